@@ -1,0 +1,69 @@
+# Thin front to CMake and the scripts; README.md has a line for each target.
+BUILD := build
+JOBS := $(shell nproc)
+PREFIX ?= /usr/local
+CCACHE := $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+# Compiler output is cached by content, whatever the checkout's path.
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
+# Measurements and long simulations: minutes under sanitizers, and no code that other tests do not run there.
+NOT_UNDER_ASAN := Scale|Lifeguard|Schedules|Thousand|KilledAnywhere|LargeTable|Cost|Flat|Microseconds
+.DEFAULT_GOAL := build
+
+.PHONY: deps build test test-unit test-netns test-e2e test-asan check bench fuzz demo install uninstall deb clean
+
+deps:
+	packaging/deps.sh
+
+build:
+	cmake --preset release $(CCACHE) $(CONFIGURE_FLAGS)
+	cmake --build $(BUILD) -j $(JOBS)
+
+test: test-unit test-netns test-e2e
+
+test-unit: build
+	ctest --test-dir $(BUILD) -L unit -j $(JOBS) --output-on-failure --repeat until-pass:2
+
+test-netns: build
+	ctest --test-dir $(BUILD) -L netns -j $(JOBS) --output-on-failure --repeat until-pass:2
+
+test-e2e: build
+	python3 tests/e2e/run.py --retries 1
+	python3 tests/e2e/overlay.py --retries 2 --reach-limit 2000 --underlay bridged --iptables nft
+	python3 tests/e2e/overlay.py --retries 2 --reach-limit 2000 --underlay routed --iptables legacy
+	python3 tests/e2e/chaos.py --rounds 2 --containers 10
+
+test-asan:
+	cmake --preset asan $(CCACHE)
+	cmake --build $(BUILD)/asan -j $(JOBS)
+	ctest --test-dir $(BUILD)/asan -L 'unit|netns' -E '$(NOT_UNDER_ASAN)' -j $(JOBS) --output-on-failure --repeat until-pass:2
+
+check: build
+	cmake/check.sh
+
+fuzz:
+	cmake --preset fuzz
+	cmake --build $(BUILD)/fuzz -j $(JOBS) --target fuzz_targets
+	tests/fuzz/run.sh $(BUILD)/fuzz
+
+bench: build
+	python3 bench/e2e/run.py
+
+demo: deps build
+	python3 tests/e2e/demo.py
+
+install: CONFIGURE_FLAGS = -DCMAKE_INSTALL_PREFIX=$(PREFIX)
+install: build
+	cmake --install $(BUILD)
+	[ ! -d /run/systemd/system ] || { systemctl daemon-reload && systemctl enable --now weftd.socket weftd.service; }
+
+uninstall:
+	packaging/uninstall.sh $(BUILD)
+
+deb: CONFIGURE_FLAGS = -DCMAKE_INSTALL_PREFIX=/usr
+deb: build
+	cd $(BUILD) && cpack -G DEB
+	@ls $(BUILD)/weft_*.deb
+
+clean:
+	rm -rf $(BUILD)

@@ -1,0 +1,19 @@
+// weftctl's command line.
+#pragma once
+
+#include <iosfwd>
+
+namespace weft::ctl {
+
+enum ExitStatus : int {
+    kDone = 0,
+    kFailed = 1,   // weftd does not answer, or reports an error
+    kMistake = 2,  // in the command line
+    kTrouble = 3,  // doctor found something bad, or a repair failed
+};
+
+// Runs one command: its output to `out`, complaints to `err`. `colour` for a terminal. Throws only what the standard
+// library throws.
+ExitStatus runCommand(int argc, const char* const* argv, bool colour, std::ostream& out, std::ostream& err);
+
+}  // namespace weft::ctl

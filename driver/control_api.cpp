@@ -1,0 +1,491 @@
+#include "driver/control_api.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <charconv>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/log.h"
+
+namespace weft::driver {
+namespace {
+
+using Json = nlohmann::json;
+
+HttpResponse answer(const Json& json, int status = 200) {
+    return {status, json.dump(-1, ' ', false, Json::error_handler_t::replace), "application/json"};
+}
+
+HttpResponse failure(int status, std::string_view text) {
+    return {status, controlErrorBody(status, text), "application/json"};
+}
+
+// Counts that do not fit (an IPv6 /64 has 2^64 addresses) are shown as the largest that does.
+uint64_t clamp(Uint128 count) {
+    return count > UINT64_MAX ? UINT64_MAX : static_cast<uint64_t>(count);
+}
+
+Json optionalText(const auto& value) {
+    return value ? Json(value->str()) : Json();
+}
+
+std::string protocolName(uint8_t protocol) {
+    switch (protocol) {
+        case 6:
+            return "tcp";
+        case 17:
+            return "udp";
+        case 132:
+            return "sctp";
+        default:
+            return fmt::format("{}", protocol);
+    }
+}
+
+Json portJson(const firewall::PublishedPort& port) {
+    return {{"protocol", protocolName(port.protocol)},
+            {"hostIp", port.hostIp.str()},
+            {"hostPort", port.hostPort},
+            {"containerIp", port.containerIp.str()},
+            {"containerPort", port.containerPort}};
+}
+
+std::string_view kindName(ipam::LeaseKind kind) {
+    switch (kind) {
+        case ipam::LeaseKind::Gateway:
+            return "gateway";
+        case ipam::LeaseKind::Aux:
+            return "aux";
+        case ipam::LeaseKind::Endpoint:
+            return "endpoint";
+    }
+    return "";
+}
+
+std::string_view healthName(Health health) {
+    switch (health) {
+        case Health::Good:
+            return "good";
+        case Health::Warning:
+            return "warning";
+        case Health::Bad:
+            return "bad";
+    }
+    return "";
+}
+
+// The body's field of that type, or absent on anything else.
+Result<Json> bodyField(const HttpRequest& request, const char* key) {
+    const Json json = Json::parse(request.body, nullptr, false);
+    if (json.is_discarded() || !json.is_object()) {
+        return makeError(ErrorCode::InvalidArgument, "request body: expected a JSON object");
+    }
+    const auto found = json.find(key);
+    return found == json.end() ? Json() : *found;
+}
+
+// Text as it is, bytes in hex.
+std::string shown(const std::string& value) {
+    const bool isText = std::all_of(value.begin(), value.end(), [](unsigned char c) { return std::isprint(c) != 0; });
+    if (isText) return value;
+    std::string hex = "0x";
+    for (const unsigned char byte : value) hex += fmt::format("{:02x}", byte);
+    return hex;
+}
+
+}  // namespace
+
+std::string controlErrorBody(int /*status*/, std::string_view text) {
+    return answer(Json{{"error", text}}).body;
+}
+
+struct ControlApi::Routes {
+    static Json warningsOf(const ControlSources& sources) {
+        Json all = sources.gossip->warnings();
+        for (const OverlayStatus& network : sources.overlay()) {
+            if (!network.conflict.empty()) all.push_back("overlay network " + network.name + ": " + network.conflict);
+        }
+        return all;
+    }
+
+    static HttpResponse version(ControlApi&, const HttpRequest&) { return answer({{"version", WEFT_VERSION}}); }
+
+    static HttpResponse status(ControlApi& api, const HttpRequest&) {
+        const ControlSources& sources = api.sources_;
+        const auto uptime = std::chrono::duration_cast<std::chrono::seconds>(sources.clock->now() - api.started_);
+        const auto members = std::make_shared<std::vector<kv::Member>>();
+        const auto listed = sources.gossip->call([members](kv::Node& node) { *members = node.members(); });
+        if (!listed) return failure(500, listed.error().message);
+        const auto alive = std::count_if(members->begin(), members->end(), [](const kv::Member& member) {
+            return member.state == kv::MemberState::Alive;
+        });
+        Json modes = Json::array();
+        for (const Mode& mode : sources.modes) {
+            size_t networks = 0;
+            size_t endpoints = 0;
+            size_t ports = 0;
+            if (mode.inspectable != nullptr) {
+                networks = mode.inspectable->networks().size();
+                for (const EndpointInfo& endpoint : mode.inspectable->endpoints()) {
+                    ++endpoints;
+                    ports += endpoint.ports.size();
+                }
+            }
+            modes.push_back(
+                {{"driver", mode.name}, {"networks", networks}, {"endpoints", endpoints}, {"ports", ports}});
+        }
+        return answer({{"version", WEFT_VERSION},
+                       {"pid", ::getpid()},
+                       {"uptimeSeconds", uptime.count()},
+                       {"firewall", sources.firewall},
+                       {"logLevel", toString(logLevel())},
+                       {"pluginDir", sources.pluginDir},
+                       {"stateDir", sources.stateDir},
+                       {"node", sources.gossip->nodeName()},
+                       {"cluster", sources.gossip->cluster()},
+                       {"address", sources.gossip->alone() ? "" : sources.gossip->advertised().str()},
+                       {"members", members->size()},
+                       {"membersAlive", alive},
+                       {"warnings", warningsOf(sources)},
+                       {"modes", std::move(modes)}});
+    }
+
+    static HttpResponse networks(ControlApi& api, const HttpRequest&) {
+        Json list = Json::array();
+        for (const Mode& mode : api.sources_.modes) {
+            if (mode.inspectable == nullptr) continue;
+            std::map<NetworkId, size_t> endpoints;
+            for (const EndpointInfo& endpoint : mode.inspectable->endpoints()) ++endpoints[endpoint.networkId];
+            for (const NetworkInfo& network : mode.inspectable->networks()) {
+                Json subnets = Json::array();
+                for (const IpPrefix& subnet : network.subnets) subnets.push_back(subnet.str());
+                list.push_back({{"id", network.id.str()},
+                                {"driver", mode.name},
+                                {"link", network.link},
+                                {"subnets", std::move(subnets)},
+                                {"mtu", network.mtu},
+                                {"internal", network.internal},
+                                {"endpoints", endpoints[network.id]}});
+            }
+        }
+        return answer({{"networks", std::move(list)}});
+    }
+
+    static HttpResponse endpoints(ControlApi& api, const HttpRequest&) {
+        Json list = Json::array();
+        for (const Mode& mode : api.sources_.modes) {
+            if (mode.inspectable == nullptr) continue;
+            for (const EndpointInfo& endpoint : mode.inspectable->endpoints()) {
+                Json ports = Json::array();
+                for (const auto& port : endpoint.ports) ports.push_back(portJson(port));
+                list.push_back({{"id", endpoint.id.str()},
+                                {"network", endpoint.networkId.str()},
+                                {"driver", mode.name},
+                                {"link", endpoint.link},
+                                {"address", optionalText(endpoint.address)},
+                                {"addressV6", optionalText(endpoint.addressV6)},
+                                {"mac", optionalText(endpoint.mac)},
+                                {"sandbox", endpoint.sandboxKey},
+                                {"ports", std::move(ports)}});
+            }
+        }
+        return answer({{"endpoints", std::move(list)}});
+    }
+
+    static HttpResponse ports(ControlApi& api, const HttpRequest&) {
+        Json list = Json::array();
+        for (const Mode& mode : api.sources_.modes) {
+            if (mode.inspectable == nullptr) continue;
+            for (const EndpointInfo& endpoint : mode.inspectable->endpoints()) {
+                for (const auto& port : endpoint.ports) {
+                    Json json = portJson(port);
+                    json["network"] = endpoint.networkId.str();
+                    json["endpoint"] = endpoint.id.str();
+                    json["sandbox"] = endpoint.sandboxKey;
+                    list.push_back(std::move(json));
+                }
+            }
+        }
+        return answer({{"ports", std::move(list)}});
+    }
+
+    static HttpResponse pools(ControlApi& api, const HttpRequest&) {
+        Json list = Json::array();
+        for (const ipam::PoolInfo& pool : api.sources_.pools()) {
+            list.push_back({{"id", pool.record.id.str()},
+                            {"addressSpace", pool.record.addressSpace},
+                            {"pool", pool.record.pool.str()},
+                            {"subPool", optionalText(pool.record.subPool)},
+                            {"network", pool.record.network.str()},
+                            {"used", clamp(pool.used)},
+                            {"free", clamp(pool.free)},
+                            {"endpoints", clamp(pool.endpoints)}});
+        }
+        return answer({{"pools", std::move(list)}});
+    }
+
+    static HttpResponse leases(ControlApi& api, const HttpRequest&) {
+        Json list = Json::array();
+        for (const ipam::LeaseInfo& lease : api.sources_.leases()) {
+            list.push_back({{"pool", lease.record.key.poolId.str()},
+                            {"address", lease.record.key.address.str()},
+                            {"kind", kindName(lease.record.kind)},
+                            {"endpoint", lease.endpoint.str()},
+                            {"ageSeconds", lease.age.count()}});
+        }
+        return answer({{"leases", std::move(list)}});
+    }
+
+    static HttpResponse members(ControlApi& api, const HttpRequest&) {
+        kv::Service& gossip = *api.sources_.gossip;
+        // What runs there owns what it touches: it may run after a timeout.
+        const auto found = std::make_shared<std::pair<std::vector<kv::Member>, Clock::Monotonic>>();
+        const auto done = gossip.call([found](kv::Node& node) {
+            found->first = node.members();
+            found->second = node.now();
+        });
+        if (!done) return failure(500, done.error().message);
+        Json list = Json::array();
+        for (const kv::Member& member : found->first) {
+            const auto since = std::chrono::duration_cast<std::chrono::seconds>(found->second - member.since);
+            list.push_back({{"name", member.record.name},
+                            {"id", member.id.str()},
+                            {"address", member.record.address.str()},
+                            {"state", kv::toString(member.state)},
+                            {"self", member.id == gossip.id()},
+                            {"sinceSeconds", since.count()},
+                            {"incarnation", member.record.incarnation}});
+        }
+        return answer({{"cluster", gossip.cluster()}, {"alone", gossip.alone()}, {"members", std::move(list)}});
+    }
+
+    static HttpResponse overlay(ControlApi& api, const HttpRequest&) {
+        Json list = Json::array();
+        std::map<NetworkId, size_t> localEndpoints;
+        for (const Mode& mode : api.sources_.modes) {
+            if (mode.inspectable == nullptr) continue;
+            for (const NetworkInfo& network : mode.inspectable->networks()) {
+                localEndpoints[network.id] = network.endpoints;
+            }
+        }
+        for (const OverlayStatus& network : api.sources_.overlay()) {
+            Json hosts = Json::array();
+            for (const IpAddress& host : network.hosts) hosts.push_back(host.str());
+            list.push_back({{"name", network.name},
+                            {"id", network.id.str()},
+                            {"vni", network.vni},
+                            {"hosts", std::move(hosts)},
+                            {"localEndpoints", localEndpoints[network.id]},
+                            {"remoteEndpoints", network.remoteEndpoints},
+                            {"drift", network.drift},
+                            {"conflict", network.conflict}});
+        }
+        const auto blocks = api.sources_.blocks();
+        return answer({{"overlay", std::move(list)}, {"blocks", blocks ? *blocks : blocks.error().message}});
+    }
+
+    static HttpResponse rows(ControlApi& api, const HttpRequest& request) {
+        const auto found = std::make_shared<std::vector<std::pair<std::string, kv::Row>>>();
+        const auto done = api.sources_.gossip->call([found, prefix = request.query](kv::Node& node) {
+            for (kv::Row& row : node.table().list(prefix)) {
+                const auto owner = node.member(row.owner);
+                found->emplace_back(owner ? owner->record.name : row.owner.brief(), std::move(row));
+            }
+        });
+        if (!done) return failure(500, done.error().message);
+        Json list = Json::array();
+        for (const auto& [owner, row] : *found) {
+            // Whoever may ask here may read the key file, but answers end up in tickets.
+            const bool secret = row.key == kv::kKeyringRow;
+            list.push_back({{"key", row.key},
+                            {"owner", owner},
+                            {"version", row.version},
+                            {"value", secret ? "(cluster keys)" : shown(row.value)}});
+        }
+        return answer({{"kv", std::move(list)}});
+    }
+
+    static HttpResponse getKeys(ControlApi& api, const HttpRequest&) {
+        const auto keys = api.sources_.gossip->keys();
+        if (!keys) return failure(500, keys.error().message);
+        Json list = Json::array();
+        for (const kv::KeyInfo& key : *keys) {
+            list.push_back({{"id", fmt::format("{:08x}", key.id)}, {"primary", key.primary}});
+        }
+        return answer({{"keys", std::move(list)}});
+    }
+
+    static HttpResponse changeKeys(ControlApi& api, const HttpRequest& request) {
+        for (const char* verb : {"add", "use", "remove"}) {
+            const auto field = bodyField(request, verb);
+            if (!field) return failure(400, field.error().message);
+            if (field->is_null()) continue;
+            if (!field->is_string()) return failure(400, fmt::format("{}: expected a string", verb));
+            const auto done = changeKey(*api.sources_.gossip, verb, field->get<std::string>());
+            if (!done) {
+                return failure(done.error().code == ErrorCode::InvalidArgument ? 400 : 500, done.error().message);
+            }
+            return getKeys(api, request);
+        }
+        return failure(400, "expected add, use or remove");
+    }
+
+    static Result<void> changeKey(kv::Service& gossip, std::string_view verb, const std::string& text) {
+        if (verb == "add") {
+            WEFT_ASSIGN(const kv::Key key, kv::Key::parse(text));
+            return gossip.addKey(key);
+        }
+        kv::KeyId id = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id, 16);
+        if (error != std::errc() || end != text.data() + text.size()) {
+            return makeError(ErrorCode::InvalidArgument, "a key's id is 8 hex digits: see weftctl key list");
+        }
+        return verb == "use" ? gossip.useKey(id) : gossip.removeKey(id);
+    }
+
+    static HttpResponse forget(ControlApi& api, const HttpRequest& request) {
+        const auto node = bodyField(request, "node");
+        const auto force = bodyField(request, "force");
+        if (!node || !force) return failure(400, (node ? force : node).error().message);
+        if (!node->is_string()) return failure(400, "node: expected a string");
+        const auto done = api.sources_.forget(node->get<std::string>(), force->is_boolean() && force->get<bool>());
+        if (!done) return failure(500, done.error().message);
+        return answer({{"done", *done}});
+    }
+
+    static HttpResponse reconcile(ControlApi& api, const HttpRequest& request) {
+        bool dryRun = false;
+        if (!request.body.empty()) {
+            const auto field = bodyField(request, "dryRun");
+            if (!field) return failure(400, field.error().message);
+            if (!field->is_null() && !field->is_boolean()) return failure(400, "dryRun: expected true or false");
+            dryRun = field->is_boolean() && field->get<bool>();
+        }
+        const auto repairs = api.sources_.reconcile(dryRun);
+        if (!repairs) return failure(500, repairs.error().message);
+        Json list = Json::array();
+        for (const Repair& repair : *repairs) {
+            list.push_back({{"kind", repair.kind},
+                            {"object", repair.object},
+                            {"action", repair.action},
+                            {"error", repair.error ? Json(repair.error->message) : Json()}});
+        }
+        return answer({{"dryRun", dryRun}, {"repairs", std::move(list)}});
+    }
+
+    static HttpResponse doctor(ControlApi& api, const HttpRequest&) {
+        Json list = Json::array();
+        for (const Check& check : api.sources_.doctor()) {
+            list.push_back({{"name", check.name},
+                            {"health", healthName(check.health)},
+                            {"found", check.found},
+                            {"fix", check.fix}});
+        }
+        return answer({{"checks", std::move(list)}});
+    }
+
+    static HttpResponse getLogLevel(ControlApi&, const HttpRequest&) {
+        return answer({{"level", toString(logLevel())}});
+    }
+
+    static HttpResponse putLogLevel(ControlApi&, const HttpRequest& request) {
+        const auto field = bodyField(request, "level");
+        if (!field) return failure(400, field.error().message);
+        if (!field->is_string()) return failure(400, "level: expected a string");
+        const auto level = parseLogLevel(field->get<std::string>());
+        if (!level) return failure(400, level.error().message);
+        logLine(LogLevel::Info, fmt::format("log level={} was={}", toString(*level), toString(logLevel())));
+        setLogLevel(*level);
+        return answer({{"level", toString(*level)}});
+    }
+
+    static HttpResponse metrics(ControlApi& api, const HttpRequest&) {
+        return {200, api.sources_.metrics->render(), "text/plain; version=0.0.4; charset=utf-8"};
+    }
+
+    struct Route {
+        std::string_view method;
+        std::string_view path;
+        HttpResponse (*run)(ControlApi&, const HttpRequest&);
+    };
+    static constexpr std::array<Route, 18> kAll{{
+        {"GET", "/v1/members", members},
+        {"GET", "/v1/overlay", overlay},
+        {"GET", "/v1/kv", rows},
+        {"GET", "/v1/keys", getKeys},
+        {"POST", "/v1/keys", changeKeys},
+        {"POST", "/v1/forget", forget},
+        {"GET", "/v1/version", version},
+        {"GET", "/v1/status", status},
+        {"GET", "/v1/networks", networks},
+        {"GET", "/v1/endpoints", endpoints},
+        {"GET", "/v1/ports", ports},
+        {"GET", "/v1/pools", pools},
+        {"GET", "/v1/leases", leases},
+        {"POST", "/v1/reconcile", reconcile},
+        {"GET", "/v1/doctor", doctor},
+        {"GET", "/v1/log-level", getLogLevel},
+        {"PUT", "/v1/log-level", putLogLevel},
+        {"GET", "/metrics", metrics},
+    }};
+};
+
+ControlApi::ControlApi(ControlSources sources) : sources_(std::move(sources)), started_(sources_.clock->now()) {
+    Metrics& metrics = *sources_.metrics;
+    const auto perMode = [this](auto count) {
+        return [this, count] {
+            std::vector<Metrics::Sample> samples;
+            for (const Mode& mode : sources_.modes) {
+                if (mode.inspectable == nullptr) continue;
+                samples.push_back({{{"driver", mode.name}}, static_cast<double>(count(*mode.inspectable))});
+            }
+            return samples;
+        };
+    };
+    metrics.gaugesFrom("weft_networks", "Networks by driver.",
+                       perMode([](const Inspectable& mode) { return mode.networks().size(); }));
+    metrics.gaugesFrom("weft_endpoints", "Endpoints by driver.",
+                       perMode([](const Inspectable& mode) { return mode.endpoints().size(); }));
+    metrics.gaugesFrom("weft_published_ports", "Published ports by driver.", perMode([](const Inspectable& mode) {
+                           size_t ports = 0;
+                           for (const EndpointInfo& endpoint : mode.endpoints()) ports += endpoint.ports.size();
+                           return ports;
+                       }));
+    const auto perPool = [this](Uint128 ipam::PoolInfo::*count) {
+        return [this, count] {
+            std::vector<Metrics::Sample> samples;
+            for (const ipam::PoolInfo& pool : sources_.pools()) {
+                samples.push_back({{{"pool", pool.record.pool.str()}, {"pool_id", pool.record.id.str()}},
+                                   static_cast<double>(pool.*count)});
+            }
+            return samples;
+        };
+    };
+    metrics.gaugesFrom("weft_leases_used", "Addresses leased, by pool.", perPool(&ipam::PoolInfo::used));
+    metrics.gaugesFrom("weft_leases_free", "Addresses still to be leased, by pool.", perPool(&ipam::PoolInfo::free));
+}
+
+HttpResponse ControlApi::handle(const HttpRequest& request) {
+    bool pathKnown = false;
+    for (const Routes::Route& route : Routes::kAll) {
+        if (route.path != request.path) continue;
+        if (route.method == request.method) return route.run(*this, request);
+        pathKnown = true;
+    }
+    if (pathKnown) return failure(405, fmt::format("{} does not take {}", request.path, request.method));
+    return failure(404, fmt::format("no such path: {}", request.path));
+}
+
+HttpResponse ControlApi::handleMetrics(const HttpRequest& request) {
+    if (request.path == "/metrics") return handle(request);
+    return failure(404, "only GET /metrics here");
+}
+
+}  // namespace weft::driver

@@ -1,0 +1,64 @@
+// ControlApi: what weftctl and Prometheus ask, on the control socket. JSON under /v1/, and GET /metrics.
+//
+//     GET  /v1/version status networks endpoints ports pools leases doctor log-level
+//     GET  /v1/members overlay keys
+//     GET  /v1/kv?PREFIX
+//     POST /v1/reconcile    body {"dryRun": bool}
+//     POST /v1/keys         body {"add": BASE64}, {"use": ID} or {"remove": ID}
+//     POST /v1/forget       body {"node": NAME, "force": bool}
+//     PUT  /v1/log-level    body {"level": "debug"}
+//
+// Failures are {"error": TEXT} with status 400, 404, 405 or 500.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "driver/doctor.h"
+#include "driver/http_server.h"
+#include "driver/modes.h"
+#include "drivers/overlay/overlay_driver.h"
+#include "ipam/local_ipam.h"
+#include "kv/service.h"
+
+namespace weft::driver {
+
+std::string controlErrorBody(int status, std::string_view text);
+
+struct ControlSources {
+    std::vector<Mode> modes;
+    std::function<std::vector<ipam::PoolInfo>()> pools;
+    std::function<std::vector<ipam::LeaseInfo>()> leases;
+    kv::Service* gossip = nullptr;
+    std::function<std::vector<OverlayStatus>()> overlay;
+    std::function<Result<std::string>()> blocks;  // who holds which addresses
+    std::function<Result<std::string>(const std::string& node, bool force)> forget;
+    Metrics* metrics = nullptr;
+    const Clock* clock = nullptr;
+    std::string firewall;  // "nft", "iptc" and why
+    std::string pluginDir;
+    std::string stateDir;
+    std::function<Result<std::vector<Repair>>(bool dryRun)> reconcile;
+    std::function<std::vector<Check>()> doctor;
+};
+
+class ControlApi {
+public:
+    explicit ControlApi(ControlSources sources);
+
+    // Any thread.
+    HttpResponse handle(const HttpRequest& request);
+    // Only GET /metrics: for the TCP port.
+    HttpResponse handleMetrics(const HttpRequest& request);
+
+    struct Routes;
+
+private:
+    ControlSources sources_;
+    Clock::Monotonic started_;
+};
+
+}  // namespace weft::driver

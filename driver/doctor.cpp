@@ -1,0 +1,138 @@
+#include "driver/doctor.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <fstream>
+#include <functional>
+#include <string_view>
+#include <utility>
+
+#include "net/netns.h"
+#include "net/sysctl.h"
+
+namespace weft::driver {
+namespace {
+
+// A kind of link, made and thrown away with its namespace.
+Check checkKernelLinks() {
+    Check check{"kernel links", Health::Good, "bridge, veth, macvlan and vxlan links can be made", ""};
+    const auto ns = net::NetNs::create();
+    if (!ns) return {"kernel links", Health::Bad, ns.error().message, "grant weftd CAP_SYS_ADMIN"};
+    const auto netlink = net::Netlink::openIn(*ns);
+    if (!netlink) return {"kernel links", Health::Bad, netlink.error().message, "grant weftd CAP_NET_ADMIN"};
+
+    net::BridgeSpec bridge;
+    bridge.name = "probe-bridge";
+    bridge.alias = "weft probe";
+    net::VethSpec veth;
+    veth.name = "probe-veth";
+    veth.peerName = "probe-peer";
+    veth.alias = veth.peerAlias = bridge.alias;
+    net::VxlanSpec vxlan;
+    vxlan.name = "probe-vxlan";
+    vxlan.alias = bridge.alias;
+    vxlan.vxlan.vni = 1;
+    const auto macvlan = [&]() -> Result<net::Link> {
+        WEFT_ASSIGN(const net::Link parent, (*netlink)->getLink(veth.name));
+        net::MacvlanSpec spec;
+        spec.name = "probe-macvlan";
+        spec.alias = bridge.alias;
+        spec.parent = parent.index;
+        return (*netlink)->createMacvlan(spec);
+    };
+    const std::vector<std::pair<const char*, std::function<Result<net::Link>()>>> kinds{
+        {"bridge", [&] { return (*netlink)->createBridge(bridge); }},
+        {"veth", [&] { return (*netlink)->createVeth(veth); }},
+        {"macvlan", macvlan},
+        {"vxlan", [&] { return (*netlink)->createVxlan(vxlan); }}};
+    for (const auto& [kind, make] : kinds) {
+        if (const auto made = make(); !made) {
+            check.health = Health::Bad;
+            check.found = fmt::format("no {} links: {}", kind, made.error().message);
+            check.fix = fmt::format("modprobe {}", kind);
+            break;
+        }
+    }
+    return check;
+}
+
+Check checkForwarding(const char* name, const char* sysctl) {
+    const auto value = net::readSysctl(sysctl);
+    if (!value) return {name, Health::Warning, value.error().message, ""};
+    if (*value != "0") return {name, Health::Good, "on", ""};
+    std::string dotted = sysctl;
+    std::replace(dotted.begin(), dotted.end(), '/', '.');
+    return {name, Health::Warning, "off; weft turns it on with the first network that needs it",
+            fmt::format("sysctl -w {}=1", dotted)};
+}
+
+Check checkBridgeNetfilter() {
+    const bool on = net::bridgeCallsIptables(IpFamily::V4);
+    return {"br_netfilter", Health::Good,
+            on ? "on: frames within a bridge pass the host's rules too" : "off: frames within a bridge pass no rules",
+            ""};
+}
+
+Check checkLegacyTables() {
+    std::ifstream file("/proc/net/ip_tables_names");
+    std::string tables;
+    for (std::string table; std::getline(file, table);) tables += (tables.empty() ? "" : ", ") + table;
+    return {"legacy iptables", Health::Good, tables.empty() ? "no tables in use" : "tables in use: " + tables, ""};
+}
+
+Check checkConntrack() {
+    const auto number = [](const char* name) -> uint64_t {
+        const auto text = net::readSysctl(name);
+        uint64_t value = 0;
+        if (text) std::from_chars(text->data(), text->data() + text->size(), value);
+        return value;
+    };
+    const uint64_t limit = number("net/netfilter/nf_conntrack_max");
+    const uint64_t count = number("net/netfilter/nf_conntrack_count");
+    if (limit == 0) return {"conntrack", Health::Warning, "not loaded yet; the first rule loads it", ""};
+    const std::string found = fmt::format("{} of {} entries", count, limit);
+    if (count < limit / 10 * 9) return {"conntrack", Health::Good, found, ""};
+    return {"conntrack", Health::Bad, found + ": new connections are about to fail",
+            fmt::format("sysctl -w net.netfilter.nf_conntrack_max={}", limit * 2)};
+}
+
+std::vector<Check> checkMtu(net::Netlink& netlink, const std::vector<NetworkInfo>& networks) {
+    const auto routes = netlink.listRoutes();
+    if (!routes) return {{"default route", Health::Warning, routes.error().message, ""}};
+    const net::Route* best = nullptr;
+    for (const net::Route& route : *routes) {
+        if (route.destination.length() == 0 && (best == nullptr || route.metric < best->metric)) best = &route;
+    }
+    if (best == nullptr) {
+        return {{"default route", Health::Warning, "none: containers cannot reach the internet",
+                 "ip route add default via GATEWAY"}};
+    }
+    const auto link = netlink.getLink(best->link);
+    if (!link) return {{"default route", Health::Warning, link.error().message, ""}};
+    std::vector<Check> checks{{"default route", Health::Good, fmt::format("by {}, MTU {}", link->name, link->mtu), ""}};
+    for (const NetworkInfo& network : networks) {
+        if (network.mtu <= link->mtu || network.internal) continue;
+        checks.push_back({"mtu", Health::Warning,
+                          fmt::format("network {} has MTU {}, the way out {} has {}: large packets may get lost",
+                                      network.id.brief(), network.mtu, link->name, link->mtu),
+                          fmt::format("docker network create -o com.docker.network.driver.mtu={} ...", link->mtu)});
+    }
+    return checks;
+}
+
+}  // namespace
+
+std::vector<Check> examineHost(net::Netlink& netlink, const std::vector<NetworkInfo>& networks) {
+    std::vector<Check> checks{checkKernelLinks(),
+                              checkForwarding("ip_forward", "net/ipv4/ip_forward"),
+                              checkForwarding("ipv6 forwarding", "net/ipv6/conf/all/forwarding"),
+                              checkBridgeNetfilter(),
+                              checkLegacyTables(),
+                              checkConntrack()};
+    for (Check& check : checkMtu(netlink, networks)) checks.push_back(std::move(check));
+    return checks;
+}
+
+}  // namespace weft::driver

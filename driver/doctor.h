@@ -1,0 +1,25 @@
+// Doctor: looks at the host for what keeps weft's networks from working, and says what to type.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "drivers/inspect.h"
+#include "net/netlink.h"
+
+namespace weft::driver {
+
+enum class Health : uint8_t { Good, Warning, Bad };
+
+struct Check {
+    std::string name;  // "ip_forward"
+    Health health = Health::Good;
+    std::string found;
+    std::string fix;  // what to type; empty: nothing to do
+};
+
+// Looks at the calling thread's namespace, which must be `netlink`'s, and changes nothing there; what kinds of links
+// the kernel has is tried in a throwaway namespace. `networks` are weft's own. Takes some ten milliseconds.
+std::vector<Check> examineHost(net::Netlink& netlink, const std::vector<NetworkInfo>& networks);
+
+}  // namespace weft::driver

@@ -1,0 +1,528 @@
+#include "driver/http_server.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <httplib.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <list>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+
+#include "base/log.h"
+#include "driver/http_frame.h"
+
+namespace weft::driver {
+namespace {
+
+using Time = std::chrono::steady_clock::time_point;
+
+constexpr std::chrono::seconds kIdleWorkerLife{5};
+constexpr size_t kWorkerStack = 512UL << 10;  // libnftables keeps 70 KiB buffers on it
+constexpr size_t kMaxDrain = 16UL << 20;      // bytes read and dropped after an early answer
+constexpr auto kDrainTime = std::chrono::seconds(2);
+
+// httplib reads from and writes to memory; sockets are the server's.
+class MemoryStream final : public httplib::Stream {
+public:
+    explicit MemoryStream(std::string_view input) : input_(input) {}
+
+    [[nodiscard]] bool is_readable() const override { return true; }
+    [[nodiscard]] bool is_writable() const override { return true; }
+    ssize_t read(char* data, size_t size) override {
+        const size_t count = std::min(size, input_.size());
+        std::memcpy(data, input_.data(), count);
+        input_.remove_prefix(count);
+        return static_cast<ssize_t>(count);
+    }
+    ssize_t write(const char* data, size_t size) override {
+        output_.append(data, size);
+        return static_cast<ssize_t>(size);
+    }
+    using httplib::Stream::write;
+    void get_remote_ip_and_port(std::string&, int&) const override {}
+    void get_local_ip_and_port(std::string&, int&) const override {}
+    [[nodiscard]] socket_t socket() const override { return INVALID_SOCKET; }
+
+    std::string takeOutput() { return std::move(output_); }
+
+private:
+    std::string_view input_;
+    std::string output_;
+};
+
+// httplib's parser and writer; routing and bodies are ours. Its own routes match paths by std::regex, which recurses
+// once a character: too deep for a worker's stack.
+class Parser final : public httplib::Server {
+public:
+    Parser(const HttpHandler& handler, const HttpErrorBody& errorBody) {
+        set_pre_routing_handler([&handler, &errorBody](const httplib::Request& from, httplib::Response& to) {
+            // target, not path: httplib decodes %2F and the like, and our paths have none.
+            const std::string_view target = from.target;
+            const size_t query = target.find('?');
+            HttpRequest request{from.method, std::string(target.substr(0, query)),
+                                query == std::string_view::npos ? "" : std::string(target.substr(query + 1)),
+                                from.body};
+            HttpResponse response;
+            try {
+                response = handler(request);
+            } catch (const std::exception& error) {
+                logError("handler threw path={} err={}", logValue(request.path), logValue(error.what()));
+                response = {500, errorBody(500, fmt::format("internal error: {}", error.what()))};
+            }
+            to.status = response.status;
+            to.set_content(response.body, response.contentType);
+            return HandlerResponse::Handled;
+        });
+        set_error_handler([&errorBody](const httplib::Request&, httplib::Response& to) {
+            if (to.body.empty()) to.set_content(errorBody(to.status, "malformed HTTP request"), "application/json");
+        });
+    }
+
+    std::string answer(std::string_view head, const std::string& body, bool& close) {
+        MemoryStream stream(head);
+        if (!process_request(stream, false, close, [&body](httplib::Request& request) { request.body = body; })) {
+            close = true;
+        }
+        return stream.takeOutput();
+    }
+};
+
+std::string_view statusText(int status) {
+    switch (status) {
+        case 403:
+            return "Forbidden";
+        case 408:
+            return "Request Timeout";
+        case 413:
+            return "Payload Too Large";
+        case 431:
+            return "Request Header Fields Too Large";
+        case 501:
+            return "Not Implemented";
+        default:
+            return "Bad Request";
+    }
+}
+
+std::string rawError(int status, std::string_view text, const HttpErrorBody& errorBody) {
+    const std::string body = errorBody(status, text);
+    return fmt::format(
+        "HTTP/1.1 {} {}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{}", status,
+        statusText(status), body.size(), body);
+}
+
+bool sendAll(int fd, std::string_view data, std::chrono::milliseconds timeout) {
+    const Time deadline = std::chrono::steady_clock::now() + timeout;
+    while (!data.empty()) {
+        const ssize_t sent = ::send(fd, data.data(), data.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent >= 0) {
+            data.remove_prefix(static_cast<size_t>(sent));
+            continue;
+        }
+        if (errno == EINTR) continue;
+        if (errno != EAGAIN) return false;
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+        pollfd wait{fd, POLLOUT, 0};
+        if (left.count() <= 0 || ::poll(&wait, 1, static_cast<int>(left.count())) == 0) return false;
+    }
+    return true;
+}
+
+bool peerIs(int fd, uint32_t user) {
+    ucred peer{};
+    socklen_t size = sizeof(peer);
+    if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return false;
+    return peer.uid == 0 || peer.uid == user;
+}
+
+}  // namespace
+
+std::string answerRequest(std::string_view raw, const HttpHandler& handler, const HttpErrorBody& errorBody,
+                          bool& close) {
+    close = false;
+    HttpFrame frame = frameRequest(raw);
+    if (frame.state == HttpFrame::State::Incomplete) {
+        frame.status = 400;
+        frame.error = "request ends early";
+    }
+    if (frame.state != HttpFrame::State::Complete) {
+        close = true;
+        return rawError(frame.status, frame.error, errorBody);
+    }
+    return Parser(handler, errorBody).answer(frame.head, frame.body, close);
+}
+
+struct HttpServer::Impl {
+    // Belongs to the event thread while Reading or Draining, to a worker while Working.
+    struct Connection {
+        UniqueFd fd;
+        const HttpListener* listener = nullptr;
+        enum class State : uint8_t { Reading, Working, Draining } state = State::Reading;
+        std::string input;
+        std::optional<Time> deadline;  // of a request begun, or of draining
+        size_t drained = 0;
+        bool close = false;  // set by the worker: answer sent, do not go on
+    };
+
+    std::vector<HttpListener> listeners;
+    HttpLimits limits;
+    UniqueFd epoll;
+    UniqueFd wake;
+    UniqueFd spare;  // given up for a moment to refuse a connection when no descriptor is left
+    std::thread thread;
+
+    // Event thread only.
+    std::unordered_map<int, std::unique_ptr<Connection>> connections;
+
+    std::mutex mutex;
+    std::condition_variable work;
+    std::condition_variable workersGone;
+    std::deque<Connection*> queue;
+    std::vector<Connection*> done;
+    size_t workers = 0;
+    size_t idleWorkers = 0;
+    bool stopping = false;
+
+    ~Impl() { stop(); }
+
+    Result<void> open() {
+        epoll = UniqueFd(::epoll_create1(EPOLL_CLOEXEC));
+        wake = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+        spare = UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+        if (!epoll || !wake || !spare) return errnoError(errno, "http server");
+        WEFT_TRY(watch(wake.get(), EPOLL_CTL_ADD, EPOLLIN));
+        for (const HttpListener& listener : listeners) {
+            const int fd = listener.socket.get();
+            const int flags = ::fcntl(fd, F_GETFL);
+            if (flags < 0 || ::fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0)
+                return errnoError(errno, "listening socket");
+            WEFT_TRY(watch(fd, EPOLL_CTL_ADD, EPOLLIN));
+        }
+        thread = std::thread([this] { loop(); });
+        return {};
+    }
+
+    void stop() {
+        if (!thread.joinable()) return;
+        {
+            const std::lock_guard lock(mutex);
+            stopping = true;
+        }
+        work.notify_all();
+        signal();
+        thread.join();
+        std::unique_lock lock(mutex);
+        workersGone.wait(lock, [this] { return workers == 0; });
+        connections.clear();
+        listeners.clear();
+    }
+
+    Result<void> watch(int fd, int operation, uint32_t events) const {
+        epoll_event event{};
+        event.events = events;
+        event.data.fd = fd;
+        if (::epoll_ctl(epoll.get(), operation, fd, &event) != 0) return errnoError(errno, "epoll_ctl");
+        return {};
+    }
+
+    void signal() const {
+        const uint64_t one = 1;
+        [[maybe_unused]] const ssize_t written = ::write(wake.get(), &one, sizeof(one));
+    }
+
+    void loop() {
+        std::array<epoll_event, 64> events{};
+        for (;;) {
+            const int count =
+                ::epoll_wait(epoll.get(), events.data(), static_cast<int>(events.size()), waitMilliseconds());
+            for (int i = 0; i < count; ++i) {
+                const int fd = events.at(static_cast<size_t>(i)).data.fd;
+                if (fd == wake.get()) {
+                    uint64_t ignored = 0;
+                    [[maybe_unused]] const ssize_t size = ::read(fd, &ignored, sizeof(ignored));
+                } else if (const HttpListener* listener = findListener(fd)) {
+                    acceptFrom(*listener);
+                } else if (const auto found = connections.find(fd); found != connections.end()) {
+                    readable(*found->second);
+                }
+            }
+            {
+                const std::lock_guard lock(mutex);
+                if (stopping) return;
+            }
+            takeBackDone();
+            expire();
+        }
+    }
+
+    const HttpListener* findListener(int fd) const {
+        for (const HttpListener& listener : listeners) {
+            if (listener.socket.get() == fd) return &listener;
+        }
+        return nullptr;
+    }
+
+    // A connection with a deadline is rare: begun requests and drained ones only.
+    std::list<Connection*> timed;
+
+    void setDeadline(Connection& connection, std::chrono::milliseconds after) {
+        if (!connection.deadline) timed.push_back(&connection);
+        connection.deadline = std::chrono::steady_clock::now() + after;
+    }
+
+    void clearDeadline(Connection& connection) {
+        if (connection.deadline) timed.remove(&connection);
+        connection.deadline.reset();
+    }
+
+    [[nodiscard]] int waitMilliseconds() const {
+        if (timed.empty()) return -1;
+        Time next = Time::max();
+        for (const Connection* connection : timed) next = std::min(next, *connection->deadline);
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(next - std::chrono::steady_clock::now());
+        return static_cast<int>(std::max<int64_t>(left.count(), 0));
+    }
+
+    void expire() {
+        const Time now = std::chrono::steady_clock::now();
+        std::vector<Connection*> late;
+        std::copy_if(timed.begin(), timed.end(), std::back_inserter(late),
+                     [now](const Connection* connection) { return *connection->deadline <= now; });
+        for (Connection* connection : late) {
+            if (connection->state == Connection::State::Draining) {
+                drop(*connection);
+            } else {
+                refuse(*connection, 408,
+                       fmt::format("request not complete within {} ms", limits.requestTimeout.count()));
+            }
+        }
+    }
+
+    void acceptFrom(const HttpListener& listener) {
+        for (;;) {
+            UniqueFd fd(::accept4(listener.socket.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+            if (!fd) {
+                if (errno == EMFILE || errno == ENFILE) {
+                    // Left in the backlog it would wake epoll again at once, for ever.
+                    spare.reset();
+                    fd = UniqueFd(::accept(listener.socket.get(), nullptr, nullptr));
+                    fd.reset();
+                    spare = UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+                    logWarn("connection refused: no file descriptor left");
+                    continue;
+                }
+                if (errno == EINTR || errno == ECONNABORTED) continue;
+                return;
+            }
+            if (connections.size() >= kMaxConnections) {
+                logWarn("connection refused: {} are open", connections.size());
+                continue;
+            }
+            const int number = fd.get();
+            auto connection = std::make_unique<Connection>();
+            connection->fd = std::move(fd);
+            connection->listener = &listener;
+            Connection& added = *connections.emplace(number, std::move(connection)).first->second;
+            if (!watch(number, EPOLL_CTL_ADD, EPOLLIN | EPOLLONESHOT)) {
+                drop(added);
+            } else if (listener.onlyUser && !peerIs(number, *listener.onlyUser)) {
+                refuse(added, 403, "only root may use this socket");
+            }
+        }
+    }
+
+    void drop(Connection& connection) {
+        clearDeadline(connection);
+        connections.erase(connection.fd.get());
+    }
+
+    void readable(Connection& connection) {
+        {
+            const std::lock_guard lock(mutex);
+            if (connection.state == Connection::State::Working) return;
+        }
+        std::array<char, 16384> chunk{};
+        for (;;) {
+            const ssize_t count = ::recv(connection.fd.get(), chunk.data(), chunk.size(), 0);
+            if (count > 0) {
+                if (connection.state == Connection::State::Draining) {
+                    connection.drained += static_cast<size_t>(count);
+                    if (connection.drained > kMaxDrain) return drop(connection);
+                    continue;
+                }
+                connection.input.append(chunk.data(), static_cast<size_t>(count));
+                // More than one request's worth waits in the socket's buffer.
+                if (connection.input.size() > kMaxBody + kMaxHead) break;
+                continue;
+            }
+            if (count < 0 && errno == EINTR) continue;
+            if (count < 0 && errno == EAGAIN) break;
+            // The peer is gone, or has sent all it will: a half-closed one may still wait for an answer.
+            if (count == 0 && connection.state == Connection::State::Reading && isComplete(connection.input)) break;
+            return drop(connection);
+        }
+        if (connection.state == Connection::State::Reading) {
+            dispatch(connection);
+        } else if (!watch(connection.fd.get(), EPOLL_CTL_MOD, EPOLLIN | EPOLLONESHOT)) {
+            drop(connection);
+        }
+    }
+
+    static bool isComplete(std::string_view input) { return frameRequest(input).state == HttpFrame::State::Complete; }
+
+    // Hands a complete request to a worker, refuses a bad one, waits for the rest of a begun one.
+    void dispatch(Connection& connection) {
+        const HttpFrame frame = frameRequest(connection.input);
+        if (frame.state == HttpFrame::State::Bad) return refuse(connection, frame.status, frame.error);
+        if (frame.state == HttpFrame::State::Incomplete) {
+            if (!connection.input.empty() && !connection.deadline) setDeadline(connection, limits.requestTimeout);
+            if (!watch(connection.fd.get(), EPOLL_CTL_MOD, EPOLLIN | EPOLLONESHOT)) drop(connection);
+            return;
+        }
+        clearDeadline(connection);
+        {
+            const std::lock_guard lock(mutex);
+            connection.state = Connection::State::Working;
+            queue.push_back(&connection);
+            if (idleWorkers < queue.size() && workers < kMaxWorkers) addWorker();
+        }
+        work.notify_one();
+    }
+
+    // Answers from the event thread, then drops what the peer still sends: closing with unread bytes would reset the
+    // connection before the peer has read the answer.
+    void refuse(Connection& connection, int status, std::string_view text) {
+        const std::string answer = rawError(status, text, connection.listener->errorBody);
+        ::send(connection.fd.get(), answer.data(), answer.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+        startDraining(connection);
+    }
+
+    void startDraining(Connection& connection) {
+        connection.input.clear();
+        connection.input.shrink_to_fit();
+        ::shutdown(connection.fd.get(), SHUT_WR);
+        connection.state = Connection::State::Draining;
+        setDeadline(connection, kDrainTime);
+        if (!watch(connection.fd.get(), EPOLL_CTL_MOD, EPOLLIN | EPOLLONESHOT)) drop(connection);
+    }
+
+    void takeBackDone() {
+        std::vector<Connection*> back;
+        {
+            const std::lock_guard lock(mutex);
+            back.swap(done);
+            for (Connection* connection : back) connection->state = Connection::State::Reading;
+        }
+        for (Connection* connection : back) {
+            if (connection->close) {
+                startDraining(*connection);
+            } else {
+                dispatch(*connection);
+            }
+        }
+    }
+
+    // With the mutex held.
+    void addWorker() {
+        pthread_attr_t attributes;
+        pthread_attr_init(&attributes);
+        pthread_attr_setstacksize(&attributes, kWorkerStack);
+        pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+        pthread_t id{};
+        const auto run = [](void* self) -> void* {
+            static_cast<Impl*>(self)->worker();
+            return nullptr;
+        };
+        const int failed = ::pthread_create(&id, &attributes, run, this);
+        pthread_attr_destroy(&attributes);
+        if (failed == 0) {
+            ++workers;
+        } else {
+            logWarn("no thread for a request, {} are running: {}", workers, std::strerror(failed));
+        }
+    }
+
+    void worker() {
+        std::unique_lock lock(mutex);
+        for (;;) {
+            ++idleWorkers;
+            bool timedOut = false;
+            while (queue.empty() && !stopping && !timedOut) {
+                // The last one stays, so that an idle daemon sleeps and the next call finds a thread.
+                if (workers > 1) {
+                    timedOut = work.wait_for(lock, kIdleWorkerLife) == std::cv_status::timeout;
+                } else {
+                    work.wait(lock);
+                }
+            }
+            --idleWorkers;
+            if (queue.empty() && (stopping || workers > 1)) break;
+            if (queue.empty()) continue;
+            Connection* connection = queue.front();
+            queue.pop_front();
+            lock.unlock();
+            const bool keep = serve(*connection);
+            lock.lock();
+            finish(*connection, keep);
+        }
+        --workers;
+        workersGone.notify_all();
+    }
+
+    // True: the connection stays open.
+    bool serve(Connection& connection) const {
+        const HttpFrame frame = frameRequest(connection.input);
+        bool close = false;
+        const std::string answer =
+            Parser(connection.listener->handler, connection.listener->errorBody).answer(frame.head, frame.body, close);
+        connection.input.erase(0, frame.size);
+        return sendAll(connection.fd.get(), answer, limits.responseTimeout) && !close;
+    }
+
+    // With the mutex held.
+    void finish(Connection& connection, bool keep) {
+        if (keep && connection.input.empty()) {
+            // Straight back to epoll, without waking the event thread; it owns the connection from here on.
+            connection.state = Connection::State::Reading;
+            if (connection.input.capacity() > kMaxHead) connection.input.shrink_to_fit();
+            if (watch(connection.fd.get(), EPOLL_CTL_MOD, EPOLLIN | EPOLLONESHOT)) return;
+            connection.state = Connection::State::Working;
+            keep = false;
+        }
+        connection.close = !keep;
+        done.push_back(&connection);
+        signal();
+    }
+};
+
+HttpServer::HttpServer() : impl_(std::make_unique<Impl>()) {}
+HttpServer::~HttpServer() = default;
+
+Result<std::unique_ptr<HttpServer>> HttpServer::start(std::vector<HttpListener> listeners, HttpLimits limits) {
+    std::unique_ptr<HttpServer> server(new HttpServer());
+    server->impl_->listeners = std::move(listeners);
+    server->impl_->limits = limits;
+    WEFT_TRY(server->impl_->open());
+    return server;
+}
+
+void HttpServer::stop() {
+    impl_->stop();
+}
+
+}  // namespace weft::driver

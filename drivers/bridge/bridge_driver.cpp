@@ -1,0 +1,612 @@
+#include "drivers/bridge/bridge_driver.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/log.h"
+#include "base/rollback.h"
+#include "drivers/host_state.h"
+#include "drivers/leases.h"
+#include "drivers/names.h"
+#include "net/announce.h"
+#include "net/sysctl.h"
+
+namespace weft {
+
+namespace {
+
+// Two locks to wait for, and the handler has 10 s.
+constexpr std::chrono::milliseconds kCreatePatience{3500};
+
+// Of the containers' gateway where it is not the bridge; Docker's bridge knows these names too.
+constexpr const char* kGatewayAuxV4 = "DefaultGatewayIPv4";
+constexpr const char* kGatewayAuxV6 = "DefaultGatewayIPv6";
+
+Error notFound(std::string_view what, const std::string& brief) {
+    return makeError(ErrorCode::NotFound, "no " + std::string(what) + " " + brief);
+}
+
+// Bridges that the engine makes and removes as it likes.
+bool isDockers(const std::string& link) {
+    const auto isHex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
+    return link == "docker0" || link == "docker_gwbridge" ||
+           (link.size() == 15 && link.starts_with("br-") && std::all_of(link.begin() + 3, link.end(), isHex));
+}
+
+}  // namespace
+
+const IpamData* BridgeDriver::Network::subnetOf(const IpAddress& address) const {
+    const auto found = std::find_if(subnets.begin(), subnets.end(),
+                                    [&](const IpamData& subnet) { return subnet.pool.contains(address); });
+    return found == subnets.end() ? nullptr : &*found;
+}
+
+std::optional<IpAddress> BridgeDriver::Network::gatewayFor(const std::optional<IpPrefix>& address) const {
+    if (!address || request().internal) return std::nullopt;
+    const IpamData* subnet = subnetOf(address->address());
+    if (subnet == nullptr) return std::nullopt;
+    const auto other = subnet->auxAddresses.find(address->address().isV4() ? kGatewayAuxV4 : kGatewayAuxV6);
+    return other != subnet->auxAddresses.end() ? other->second.address() : gatewayAddress(*subnet).address();
+}
+
+BridgeDriver::BridgeDriver(DriverContext context, std::string instance, std::unique_ptr<LinkRemover> remover)
+    : context_(context), instance_(std::move(instance)), remover_(std::move(remover)) {}
+
+Result<std::unique_ptr<BridgeDriver>> BridgeDriver::create(DriverContext context) {
+    WEFT_ASSIGN(const net::KernelInstance instance, context.netlink.netns().instance());
+    WEFT_ASSIGN(auto remover, LinkRemover::create(context.netlink));
+    return std::unique_ptr<BridgeDriver>(new BridgeDriver(context, instance.str(), std::move(remover)));
+}
+
+Result<BridgeDriver::Network> BridgeDriver::read(NetworkPtr record) {
+    Network network;
+    WEFT_ASSIGN(network.options, parseBridgeOptions(record->request, record->mode == kOverlayMode));
+    WEFT_ASSIGN(network.subnets, bridgeSubnets(record->request));
+    network.record = std::move(record);
+    return network;
+}
+
+Result<BridgeDriver::Network> BridgeDriver::load(const NetworkId& networkId) const {
+    NetworkPtr record = context_.records.network(networkId);
+    if (!isMine(record)) return notFound("network", networkId.brief());
+    return read(std::move(record));
+}
+
+std::vector<NetworkPtr> BridgeDriver::myNetworks() const {
+    std::vector<NetworkPtr> mine = context_.records.networks();
+    std::erase_if(mine, [](const NetworkPtr& record) { return !isMine(record); });
+    return mine;
+}
+
+ipam::PoolBook& BridgeDriver::poolsOf(const NetworkRecord& record) const {
+    return record.mode == kOverlayMode && overlayPools_ != nullptr ? *overlayPools_ : context_.ipam;
+}
+
+ipam::PoolBook& BridgeDriver::poolsOf(const NetworkId& networkId) const {
+    const NetworkPtr record = context_.records.network(networkId);
+    return record ? poolsOf(*record) : context_.ipam;
+}
+
+firewall::Network BridgeDriver::rulesOf(const Network& network) {
+    firewall::Network rules;
+    rules.id = network.id();
+    rules.bridge = network.record->link;
+    for (const IpamData& subnet : network.subnets) rules.subnets.push_back(subnet.pool.network());
+    rules.internal = network.request().internal;
+    rules.icc = network.options.icc;
+    rules.masquerade = network.options.masquerade;
+    rules.modeV4 = network.options.modeV4;
+    rules.modeV6 = network.options.modeV6;
+    rules.hostAddressV4 = network.options.hostV4;
+    rules.hostAddressV6 = network.options.hostV6;
+    return rules;
+}
+
+firewall::Endpoint BridgeDriver::rulesOf(const EndpointRecord& endpoint) {
+    return {endpoint.endpointId, endpoint.networkId, endpoint.published};
+}
+
+// Networks
+
+Result<void> BridgeDriver::createNetwork(const CreateNetworkRequest& request) {
+    NetworkRecord draft;
+    draft.request = request;
+    draft.mode = kMode;
+    return makeNetwork(std::move(draft));
+}
+
+Result<void> BridgeDriver::createOverlay(const CreateNetworkRequest& request, uint32_t mtu, std::string notes) {
+    NetworkRecord draft;
+    draft.request = request;
+    draft.mode = kOverlayMode;
+    draft.mtu = mtu;
+    draft.notes = std::move(notes);
+    return makeNetwork(std::move(draft));
+}
+
+Result<void> BridgeDriver::makeNetwork(NetworkRecord asked) {
+    const auto draft = std::make_shared<NetworkRecord>(std::move(asked));
+    const CreateNetworkRequest& request = draft->request;
+    WEFT_ASSIGN(Network network, read(draft));
+    draft->link = network.options.name.empty() ? bridgeName(request.networkId) : network.options.name;
+
+    const std::unique_lock creating(creating_, kCreatePatience);
+    if (!creating) return makeError(ErrorCode::Busy, "other networks are being created");
+    WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(request.networkId, kCreatePatience));
+
+    if (const NetworkPtr known = context_.records.network(request.networkId)) {
+        if (known->mode != draft->mode || known->request != request) {
+            return makeError(ErrorCode::AlreadyExists,
+                             "network " + request.networkId.brief() + " exists with other settings");
+        }
+        network.record = known;
+        Sweep sweep(false);
+        ensureBridge(network, sweep);
+        return sweep.outcome();
+    }
+
+    removeOrphanBridges();
+    WEFT_TRY(checkSubnets(network));
+    WEFT_TRY(checkLink(network));
+    if (draft->mtu == 0) draft->mtu = network.options.mtu;
+    if (draft->mtu == 0) {
+        const auto uplink = defaultRouteLink(context_.netlink);
+        draft->mtu = uplink ? uplink->mtu : 1500;
+    }
+    draft->created = context_.clock.wall();
+
+    Rollback undo;
+    ipam::PoolBook& pools = poolsOf(*draft);
+    undo.push([&] { static_cast<void>(pools.detachPools(request.networkId)); });
+    for (const IpamData& subnet : network.subnets) {
+        std::vector<IpAddress> reserved{gatewayAddress(subnet).address()};
+        for (const auto& [name, address] : subnet.auxAddresses) reserved.push_back(address.address());
+        WEFT_ASSIGN(const bool ours, pools.attachPool(request.networkId, subnet.addressSpace, subnet.pool, reserved));
+        static_cast<void>(ours);
+    }
+
+    PendingWrite written = context_.records.put(*draft);
+    undo.push([&] { static_cast<void>(context_.records.erase(request.networkId)); });
+
+    undo.push([&] { static_cast<void>(removeBridge(*network.record)); });
+    Sweep sweep(false);
+    ensureBridge(network, sweep);
+    ensureForwarding(network, sweep);
+    WEFT_TRY(sweep.outcome());
+    {
+        const std::shared_lock rules(rules_);
+        undo.push([&] { static_cast<void>(context_.firewall.removeNetwork(request.networkId)); });
+        WEFT_TRY(context_.firewall.setNetwork(rulesOf(network)));
+    }
+    WEFT_TRY(written.wait());
+    undo.commit();
+    return {};
+}
+
+// What a create that was killed left behind would be taken for a holder of its subnet.
+void BridgeDriver::removeOrphanBridges() {
+    const auto bridges = context_.netlink.listLinks({.kind = "bridge"});
+    if (!bridges) return;
+    for (const net::Link& link : *bridges) {
+        const auto id = markedNetwork(link.alias);
+        if (!id || context_.records.network(*id)) continue;
+        if (auto removed = context_.netlink.deleteLink(link.index); !removed) {
+            logWarn("msg=\"remove leftover bridge\" link={} error={}", link.name, logValue(removed.error().message));
+        }
+    }
+}
+
+Result<void> BridgeDriver::checkSubnets(const Network& network) {
+    const auto overlap = [](const IpPrefix& subnet, const IpPrefix& other, const std::string& holder) {
+        return makeError(ErrorCode::Busy, "subnet " + subnet.str() + " overlaps " + other.str() + " of " + holder);
+    };
+    for (const NetworkPtr& other : context_.records.networks()) {
+        for (const auto* family : {&other->request.ipv4, &other->request.ipv6}) {
+            for (const IpamData& data : *family) {
+                for (const IpamData& subnet : network.subnets) {
+                    if (data.pool.length() == 0 || !subnet.pool.overlaps(data.pool)) continue;
+                    return overlap(subnet.pool, data.pool,
+                                   "weft network " + other->request.networkId.brief() + " (" + other->mode +
+                                       (other->link.empty() ? ")" : " on " + other->link + ")"));
+                }
+            }
+        }
+    }
+    WEFT_ASSIGN(const auto occupied, occupiedByHost(context_.netlink));
+    for (const ipam::Occupied& taken : occupied) {
+        if (taken.holder.ends_with(" on " + network.record->link)) continue;
+        for (const IpamData& subnet : network.subnets) {
+            if (subnet.pool.overlaps(taken.prefix)) {
+                return overlap(subnet.pool, taken.prefix, "the host (" + taken.holder + ")");
+            }
+        }
+    }
+    return {};
+}
+
+Result<void> BridgeDriver::checkLink(const Network& network) {
+    const std::string& name = network.record->link;
+    const auto taken = [&](const std::string& holder) {
+        return makeError(ErrorCode::Busy, "bridge name " + name + " is taken by " + holder);
+    };
+    for (const NetworkPtr& other : context_.records.networks()) {
+        if (other->link == name) return taken("weft network " + other->request.networkId.brief());
+    }
+    const auto link = context_.netlink.getLink(name);
+    if (!link) return link.error().code == ErrorCode::NotFound ? Result<void>() : Result<void>(link.error());
+    if (net::isOwn(*link, networkMark(network.id()))) return {};
+    if (!link->alias.empty()) return taken("a link with the alias \"" + link->alias + "\"");
+    if (isDockers(name)) return taken("Docker");
+    if (network.options.name.empty() || link->kind != "bridge") {
+        return taken("a link of kind " + (link->kind.empty() ? std::string("hardware") : link->kind));
+    }
+    return {};  // the user's own bridge: used as it is
+}
+
+void BridgeDriver::ensureBridge(Network& network, Sweep& sweep) {
+    const std::string& name = network.record->link;
+    net::BridgeSpec spec;
+    spec.name = name;
+    spec.alias = networkMark(network.id());
+    spec.mtu = network.record->mtu;
+    // The gateway of an overlay network has the same MAC on every host: a container that hears another host's gateway
+    // learns nothing new.
+    spec.mac =
+        macFromKey(network.options.overlay.empty() ? network.id().str() : "gateway of " + network.options.overlay);
+    spec.up = false;  // sysctls come first
+
+    auto link = context_.netlink.getLink(name);
+    if (!link && link.error().code != ErrorCode::NotFound) return sweep.fail("link", name, link.error());
+    const auto createBridge = [&]() -> Result<void> {
+        WEFT_ASSIGN(link, context_.netlink.createBridge(spec));
+        return {};
+    };
+    if (!link) {
+        if (!sweep.fix("link", name, "created", createBridge)) return;
+    } else if (link->kind != "bridge") {
+        return sweep.fail("link", name,
+                          makeError(ErrorCode::Busy, "the name is taken by a link of kind " + link->kind));
+    }
+    const bool own = net::isOwn(*link, spec.alias);
+    if (own && (link->alias != spec.alias || link->mtu != spec.mtu || link->mac != *spec.mac))
+        sweep.fix("link", name, "settings restored", createBridge);
+
+    const auto sysctls = bridgeSysctls(name, network.request(), network.options);
+    for (const auto& [setting, value] : sysctls) {
+        if (!own && setting.ends_with("disable_ipv6")) continue;
+        const auto read = [&, &key = setting] { return net::readSysctl(key); };
+        const auto now = net::runIn(context_.netlink.netns(), read);
+        // A kernel without IPv6 has none of its settings, and a network without IPv6 needs none.
+        if (!now && now.error().code == ErrorCode::NotFound && !network.request().enableIpv6) continue;
+        if (now && *now == value) continue;
+        sweep.fix("sysctl", setting, "set to " + value, [&, &key = setting, &wanted = value] {
+            return net::runIn(context_.netlink.netns(), std::function<Result<void>()>([&]() -> Result<void> {
+                                  WEFT_TRY(net::setSysctl(key, wanted));
+                                  return {};
+                              }));
+        });
+    }
+
+    const auto present = context_.netlink.listAddresses(link->index);
+    if (!present) return sweep.fail("address", name, present.error());
+    std::string added;
+    for (const IpamData& subnet : network.subnets) {
+        if (subnet.pool.family() == IpFamily::V4 && network.options.inhibitV4) continue;
+        const IpPrefix wanted = gatewayAddress(subnet);
+        const bool there = std::any_of(present->begin(), present->end(),
+                                       [&](const net::Address& address) { return address.prefix == wanted; });
+        if (there) continue;
+        net::Address address;
+        address.link = link->index;
+        address.prefix = wanted;
+        address.noDad = true;
+        if (sweep.fix("address", wanted.str() + " on " + name, "added",
+                      [&] { return context_.netlink.setAddress(address); })) {
+            added += (added.empty() ? "" : " ") + wanted.str();
+        }
+    }
+    if (!own && !added.empty() && network.record->notes.empty()) {
+        NetworkRecord noted = *network.record;
+        noted.notes = added;
+        if (auto written = context_.records.put(std::move(noted)).wait(); !written) {
+            sweep.fail("address", added, written.error());
+        }
+        network.record = context_.records.network(network.id());
+    }
+    if (!link->up) sweep.fix("link", name, "set up", [&] { return context_.netlink.setUp(link->index); });
+}
+
+void BridgeDriver::ensureForwarding(const Network& network, Sweep& sweep) {
+    if (network.request().internal) return;
+    for (const IpFamily family : {IpFamily::V4, IpFamily::V6}) {
+        if (family == IpFamily::V4 ? !network.request().enableIpv4 : !network.request().enableIpv6) continue;
+        auto changed = enableForwarding(context_.netlink, context_.records, family, sweep.dryRun());
+        const std::string name = "forwarding of " + std::string(toString(family));
+        if (!changed) sweep.fail("sysctl", name, changed.error());
+        if (changed && *changed) sweep.note({"sysctl", name, "turned on", {}});
+    }
+}
+
+Result<void> BridgeDriver::removeBridge(const NetworkRecord& record) {
+    const auto link = context_.netlink.getLink(record.link);
+    if (!link) return link.error().code == ErrorCode::NotFound ? Result<void>() : Result<void>(link.error());
+    if (net::isOwn(*link, networkMark(record.request.networkId))) return remover_->remove(*link);
+    // The user's bridge stays, without what weft put on it.
+    Result<void> outcome;
+    std::string_view rest = record.notes;
+    while (!rest.empty()) {
+        const size_t end = std::min(rest.find(' '), rest.size());
+        if (auto prefix = IpPrefix::parse(rest.substr(0, end))) {
+            if (auto removed = context_.netlink.deleteAddress(link->index, *prefix); !removed) outcome = removed;
+        }
+        rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+    return outcome;
+}
+
+Result<void> BridgeDriver::deleteNetwork(const NetworkId& networkId) {
+    WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(networkId));
+    const NetworkPtr record = context_.records.network(networkId);
+    if (!isMine(record)) return {};
+
+    // The engine forgets the network whatever the answer is. So the record goes in any case; what stays in the kernel
+    // is a leftover that the next sweep finds by its mark.
+    Result<void> outcome;
+    const auto attempt = [&](Result<void> done) {
+        if (!done && outcome) outcome = std::move(done);
+    };
+    for (const EndpointPtr& endpoint : context_.records.endpoints(networkId)) attempt(release(*endpoint));
+    {
+        const std::shared_lock rules(rules_);
+        PendingWrite written = context_.records.erase(networkId);
+        attempt(context_.firewall.removeNetwork(networkId));
+        attempt(removeBridge(*record));
+        attempt(poolsOf(*record).detachPools(networkId));
+        attempt(written.wait());
+    }
+    const std::lock_guard stale(staleMutex_);
+    std::erase_if(staleMacs_, [&](const auto& entry) { return entry.first.first == networkId; });
+    return outcome;
+}
+
+// Endpoints
+
+Result<void> BridgeDriver::checkAddresses(const Network& network, const CreateEndpointRequest& request) {
+    const auto refuse = [](const std::string& why) { return makeError(ErrorCode::InvalidArgument, why); };
+    if (!request.address && !request.addressV6) return refuse("an endpoint of a bridge needs an address");
+    for (const auto& prefix : {request.address, request.addressV6}) {
+        if (!prefix) continue;
+        const IpAddress& address = prefix->address();
+        const IpamData* subnet = network.subnetOf(address);
+        if (subnet == nullptr) return refuse("address " + address.str() + " is in none of the network's subnets");
+        if (gatewayAddress(*subnet).address() == address) return refuse("address " + address.str() + " is the gateway");
+    }
+    if (request.mac && (request.mac->isMulticast() || request.mac->isZero())) {
+        return refuse("MAC address " + request.mac->str() + " is not one of a single station");
+    }
+    return {};
+}
+
+bool BridgeDriver::isAlive(const EndpointRecord& endpoint) {
+    if (endpoint.instance != instance_) return false;
+    const auto link = context_.netlink.getLink(endpoint.link);
+    if (!link) return link.error().code != ErrorCode::NotFound;  // in doubt it lives
+    return link->alias == endpointMark(endpoint.endpointId);
+}
+
+bool BridgeDriver::isAlive(const EndpointId& endpointId) {
+    const EndpointPtr record = context_.records.endpoint(endpointId);
+    return record && isAlive(*record);
+}
+
+// Releases `holder` if it is dead or on its way out; with the lock of its network held.
+Result<void> BridgeDriver::claim(const EndpointPtr& holder, const EndpointId& self, const std::string& what) {
+    if (!holder || holder->endpointId == self) return {};
+    if (holder->phase != EndpointPhase::Left && isAlive(*holder)) {
+        return makeError(ErrorCode::Busy, what + " is held by endpoint " + holder->endpointId.brief() + " of network " +
+                                              holder->networkId.brief());
+    }
+    logInfo("msg=\"release dead endpoint\" endpoint={} for={}", holder->endpointId.brief(), logValue(what));
+    return release(*holder);
+}
+
+net::PortFlags BridgeDriver::portFlags(const BridgeOptions& options) const {
+    const auto filtered = [] {
+        return Result<bool>(net::bridgeCallsIptables(IpFamily::V4) || net::bridgeCallsIptables(IpFamily::V6));
+    };
+    const bool rulesSeeFrames = net::runIn(context_.netlink.netns(), filtered).value_or(false);
+    net::PortFlags flags;
+    // Where frames pass the rules, DNAT happens before bridging, and a container that calls its own published port gets
+    // the frame back out of the port it came in by.
+    flags.hairpin = rulesSeeFrames;
+    // Where they do not, only the bridge itself can keep containers apart. Not both: between isolated ports a frame
+    // that DNAT turned round would be dropped.
+    flags.isolated = !options.icc && !rulesSeeFrames;
+    return flags;
+}
+
+Result<void> BridgeDriver::addLink(Network& network, const EndpointRecord& endpoint) {
+    net::VethSpec spec;
+    spec.name = endpoint.link;
+    spec.peerName = containerEndName(endpoint.endpointId);
+    spec.alias = spec.peerAlias = endpointMark(endpoint.endpointId);
+    spec.mtu = network.record->mtu;
+    spec.peerMac = endpoint.mac;
+    spec.port = portFlags(network.options);
+
+    auto bridge = context_.netlink.getLink(network.record->link);
+    if (!bridge && bridge.error().code == ErrorCode::NotFound) {
+        Sweep sweep(false);
+        ensureBridge(network, sweep);
+        WEFT_TRY(sweep.outcome());
+        bridge = context_.netlink.getLink(network.record->link);
+    }
+    if (!bridge) return bridge.error();
+    spec.master = bridge->index;
+    WEFT_TRY(context_.netlink.createVeth(spec));
+    return {};
+}
+
+Result<void> BridgeDriver::removeLink(const EndpointRecord& endpoint) {
+    const auto link = context_.netlink.getLink(endpoint.link);
+    if (!link) return link.error().code == ErrorCode::NotFound ? Result<void>() : Result<void>(link.error());
+    if (!net::isOwn(*link, endpointMark(endpoint.endpointId))) return {};
+    return remover_->remove(*link);
+}
+
+Result<CreateEndpointReply> BridgeDriver::createEndpoint(const CreateEndpointRequest& request) {
+    WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(request.networkId));
+    WEFT_ASSIGN(Network network, load(request.networkId));
+    WEFT_TRY(checkAddresses(network, request));
+
+    EndpointRecord record;
+    record.networkId = request.networkId;
+    record.endpointId = request.endpointId;
+    record.address = request.address;
+    record.addressV6 = request.addressV6;
+    record.mac = request.mac ? *request.mac : macFromAddress(request.address, request.addressV6, request.endpointId);
+    record.macGiven = request.mac.has_value();
+    record.link = hostEndName(request.endpointId);
+    record.ports = request.ports;
+    record.instance = instance_;
+    record.created = record.changed = context_.clock.wall();
+
+    CreateEndpointReply reply;
+    if (!record.macGiven) reply.mac = record.mac;
+
+    if (const EndpointPtr known = context_.records.endpoint(request.endpointId)) {
+        if (known->networkId != record.networkId || known->address != record.address ||
+            known->addressV6 != record.addressV6 || known->mac != record.mac || known->macGiven != record.macGiven) {
+            return makeError(ErrorCode::AlreadyExists,
+                             "endpoint " + request.endpointId.brief() + " exists with other settings");
+        }
+        if (isAlive(*known)) return reply;
+        WEFT_TRY(release(*known));
+    }
+
+    for (const auto& prefix : {record.address, record.addressV6}) {
+        if (!prefix) continue;
+        const IpAddress& address = prefix->address();
+        WEFT_TRY(claim(context_.records.endpointWith(record.networkId, address), record.endpointId,
+                       "address " + address.str()));
+    }
+    WEFT_TRY(claim(context_.records.endpointWith(record.networkId, *record.mac), record.endpointId,
+                   "MAC address " + record.mac->str()));
+
+    Rollback undo;
+    ipam::PoolBook& pools = poolsOf(*network.record);
+    WEFT_TRY(bindLeases(pools, record));
+    undo.push([&] { unbindLeases(pools, record); });
+    PendingWrite written = context_.records.put(record);
+    undo.push([&] { static_cast<void>(context_.records.erase(record.networkId, record.endpointId)); });
+    WEFT_TRY(addLink(network, record));
+    undo.push([&] { static_cast<void>(removeLink(record)); });
+    WEFT_TRY(written.wait());
+    undo.commit();
+    announce(network, record);
+    return reply;
+}
+
+// Addresses that always have the MAC that follows from them need no announcement; those whose MAC a user chose, now or
+// before, do, and engines before 28 send none.
+void BridgeDriver::announce(const Network& network, const EndpointRecord& endpoint) {
+    const MacAddress usual = macFromAddress(endpoint.address, endpoint.addressV6, endpoint.endpointId);
+    for (const auto& prefix : {endpoint.address, endpoint.addressV6}) {
+        if (!prefix) continue;
+        const IpAddress address = prefix->address();
+        MacAddress before = usual;
+        {
+            const std::lock_guard lock(staleMutex_);
+            if (auto stale = staleMacs_.extract({endpoint.networkId, address})) before = stale.mapped();
+        }
+        if (before == *endpoint.mac) continue;
+        const auto bridge = context_.netlink.getLink(network.record->link);
+        if (!bridge) return;
+        net::Neighbour neighbour;
+        neighbour.link = bridge->index;
+        neighbour.address = address;
+        static_cast<void>(context_.netlink.deleteNeighbours(std::span(&neighbour, 1)));
+        const auto told = net::announceAddress(context_.netlink.netns(), bridge->index, address, *endpoint.mac);
+        if (!told)
+            logDebug("msg=\"announce address\" address={} error={}", address.str(), logValue(told.error().message));
+    }
+}
+
+void BridgeDriver::rememberMac(const EndpointRecord& endpoint) {
+    if (!endpoint.mac || *endpoint.mac == macFromAddress(endpoint.address, endpoint.addressV6, endpoint.endpointId))
+        return;
+    const std::lock_guard lock(staleMutex_);
+    for (const auto& prefix : {endpoint.address, endpoint.addressV6}) {
+        if (prefix) staleMacs_[{endpoint.networkId, prefix->address()}] = *endpoint.mac;
+    }
+}
+
+// Takes away all that an endpoint has, its record included; with the lock of its network held. Goes on after a failure
+// and tells the first.
+Result<void> BridgeDriver::release(const EndpointRecord& endpoint) {
+    Result<void> outcome;
+    const auto attempt = [&](Result<void> done) {
+        if (!done && outcome) outcome = std::move(done);
+    };
+    std::optional<PendingWrite> written;
+    {
+        const std::shared_lock rules(rules_);
+        written = context_.records.erase(endpoint.networkId, endpoint.endpointId);
+        attempt(withdraw(endpoint));
+    }
+    attempt(removeLink(endpoint));
+    unbindLeases(poolsOf(endpoint.networkId), endpoint);
+    rememberMac(endpoint);
+    attempt(written->wait());
+    return outcome;
+}
+
+Result<void> BridgeDriver::deleteEndpoint(const NetworkId& networkId, const EndpointId& endpointId) {
+    WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(networkId));
+    const EndpointPtr record = context_.records.endpoint(networkId, endpointId);
+    return record ? release(*record) : Result<void>();
+}
+
+Result<JoinReply> BridgeDriver::join(const JoinRequest& request) {
+    WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(request.networkId));
+    WEFT_ASSIGN(const Network network, load(request.networkId));
+    const EndpointPtr known = context_.records.endpoint(request.networkId, request.endpointId);
+    if (!known) return notFound("endpoint", request.endpointId.brief());
+
+    Sweep sweep(false);
+    ensureForwarding(network, sweep);
+    WEFT_TRY(sweep.outcome());
+
+    EndpointRecord record = *known;
+    record.phase = EndpointPhase::Joined;
+    record.sandboxKey = request.sandboxKey;
+    record.ports = request.ports;
+    record.changed = context_.clock.wall();
+    // If a kill loses this write, the next sweep sees from the link that the container has it.
+    static_cast<void>(context_.records.put(std::move(record), Urgency::Soon));
+
+    JoinReply reply;
+    reply.sourceName = containerEndName(request.endpointId);
+    reply.destinationPrefix = network.options.interfacePrefix;
+    reply.gateway = network.gatewayFor(known->address);
+    reply.gatewayV6 = network.gatewayFor(known->addressV6);
+    // With a gateway the engine must know of it, or it would think that the container needs docker_gwbridge.
+    reply.disableGatewayService = !reply.gateway && !reply.gatewayV6;
+    return reply;
+}
+
+Result<void> BridgeDriver::leave(const NetworkId& networkId, const EndpointId& endpointId) {
+    WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(networkId));
+    const EndpointPtr known = context_.records.endpoint(networkId, endpointId);
+    if (!known) return {};
+    EndpointRecord record = *known;
+    record.phase = EndpointPhase::Left;
+    record.sandboxKey.clear();
+    record.published.clear();
+    record.changed = context_.clock.wall();
+    const std::shared_lock rules(rules_);
+    static_cast<void>(context_.records.put(std::move(record), Urgency::Soon));  // DeleteEndpoint follows at once
+    return withdraw(*known);
+}
+
+}  // namespace weft

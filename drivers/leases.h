@@ -1,0 +1,39 @@
+// An endpoint's addresses as leases of weft's IPAM; without effect for addresses of another IPAM.
+#pragma once
+
+#include "base/result.h"
+#include "drivers/record_store.h"
+#include "ipam/pool_book.h"
+
+namespace weft {
+
+inline void unbindLeases(ipam::PoolBook& ipam, const EndpointRecord& endpoint) {
+    for (const auto& prefix : {endpoint.address, endpoint.addressV6}) {
+        if (prefix) ipam.unbindLease(endpoint.networkId, prefix->address(), endpoint.endpointId);
+    }
+}
+
+// All or none.
+inline Result<void> bindLeases(ipam::PoolBook& ipam, const EndpointRecord& endpoint) {
+    for (const auto& prefix : {endpoint.address, endpoint.addressV6}) {
+        if (!prefix) continue;
+        if (auto bound = ipam.bindLease(endpoint.networkId, prefix->address(), endpoint.endpointId); !bound) {
+            unbindLeases(ipam, endpoint);
+            return bound;
+        }
+    }
+    return {};
+}
+
+// After a start, from all records of a network.
+inline Result<void> restoreLeases(ipam::PoolBook& ipam, const RecordStore& records, const NetworkId& networkId) {
+    std::vector<std::pair<IpAddress, EndpointId>> bindings;
+    for (const EndpointPtr& endpoint : records.endpoints(networkId)) {
+        for (const auto& prefix : {endpoint->address, endpoint->addressV6}) {
+            if (prefix) bindings.emplace_back(prefix->address(), endpoint->endpointId);
+        }
+    }
+    return ipam.restoreBindings(networkId, bindings);
+}
+
+}  // namespace weft

@@ -1,0 +1,68 @@
+#include "drivers/link_remover.h"
+
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "base/log.h"
+
+namespace weft {
+
+Result<std::unique_ptr<LinkRemover>> LinkRemover::create(net::Netlink& netlink) {
+    WEFT_ASSIGN(UniqueFd probe, net::socketIn(netlink.netns(), AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    return std::unique_ptr<LinkRemover>(new LinkRemover(netlink, std::move(probe)));
+}
+
+LinkRemover::~LinkRemover() {
+    {
+        const std::lock_guard lock(mutex_);
+        stopping_ = true;
+    }
+    queued_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+}
+
+bool LinkRemover::listed(const net::Link& link) const {
+    ifreq request{};
+    std::strncpy(request.ifr_name, link.name.c_str(), IFNAMSIZ - 1);
+    return ::ioctl(probe_.get(), SIOCGIFINDEX, &request) == 0 && request.ifr_ifindex == link.index;
+}
+
+Result<void> LinkRemover::remove(const net::Link& link) {
+    {
+        const std::lock_guard lock(mutex_);
+        queue_.push_back(link.index);
+        if (idle_ < queue_.size() && threads_.size() < kMaxThreads) threads_.emplace_back([this] { loop(); });
+    }
+    queued_.notify_one();
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+    while (listed(link)) {
+        if (std::chrono::steady_clock::now() > deadline) {
+            return makeError(ErrorCode::Timeout, "link " + link.name + " does not go away");
+        }
+        std::this_thread::sleep_for(std::chrono::microseconds(30));
+    }
+    return {};
+}
+
+void LinkRemover::loop() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+        ++idle_;
+        queued_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+        --idle_;
+        if (queue_.empty()) return;
+        const std::vector<net::LinkIndex> batch = std::exchange(queue_, {});
+        lock.unlock();
+        if (auto removed = netlink_.deleteLinks(batch); !removed) {
+            logWarn("msg=\"remove links\" error={}", logValue(removed.error().message));
+        }
+        lock.lock();
+    }
+}
+
+}  // namespace weft

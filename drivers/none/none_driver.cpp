@@ -1,0 +1,122 @@
+#include "drivers/none/none_driver.h"
+
+#include <mutex>
+#include <utility>
+
+#include "drivers/options.h"
+
+namespace weft {
+
+namespace {
+
+constexpr std::string_view kMode = "none";
+
+Error noPorts() {
+    return makeError(ErrorCode::Unsupported,
+                     "weft-none publishes no ports: its containers have only a loopback (leave out -p)");
+}
+
+}  // namespace
+
+Result<void> NoneDriver::createNetwork(const CreateNetworkRequest& request) {
+    WEFT_TRY(OptionReader("weft-none", request.options, {}).check());
+    WEFT_ASSIGN(const NetworkLock lock, records_.lock(request.networkId));
+    if (const NetworkPtr known = records_.network(request.networkId)) {
+        if (known->mode == kMode && known->request == request) return {};
+        return makeError(ErrorCode::AlreadyExists,
+                         "network " + request.networkId.brief() + " exists with other settings");
+    }
+    NetworkRecord record;
+    record.request = request;
+    record.mode = kMode;
+    record.created = clock_.wall();
+    Result<void> written = records_.put(std::move(record)).wait();
+    if (!written) static_cast<void>(records_.erase(request.networkId));
+    return written;
+}
+
+Result<void> NoneDriver::deleteNetwork(const NetworkId& networkId) {
+    WEFT_ASSIGN(const NetworkLock lock, records_.lock(networkId));
+    const NetworkPtr known = records_.network(networkId);
+    if (!known || known->mode != kMode) return {};
+    return records_.erase(networkId).wait();
+}
+
+Result<CreateEndpointReply> NoneDriver::createEndpoint(const CreateEndpointRequest& request) {
+    WEFT_ASSIGN(const NetworkLock lock, records_.lock(request.networkId));
+    const NetworkPtr network = records_.network(request.networkId);
+    if (!network || network->mode != kMode) {
+        return makeError(ErrorCode::NotFound, "no network " + request.networkId.brief());
+    }
+    if (!request.ports.bindings.empty()) return noPorts();
+    if (const EndpointPtr known = records_.endpoint(request.endpointId)) {
+        const bool same = known->networkId == request.networkId && known->address == request.address &&
+                          known->addressV6 == request.addressV6;
+        if (same) return CreateEndpointReply();
+        return makeError(ErrorCode::AlreadyExists,
+                         "endpoint " + request.endpointId.brief() + " exists with other settings");
+    }
+    EndpointRecord record;
+    record.networkId = request.networkId;
+    record.endpointId = request.endpointId;
+    record.address = request.address;
+    record.addressV6 = request.addressV6;
+    record.created = record.changed = clock_.wall();
+    if (auto written = records_.put(std::move(record)).wait(); !written) {
+        static_cast<void>(records_.erase(request.networkId, request.endpointId));
+        return std::move(written).error();
+    }
+    return CreateEndpointReply();
+}
+
+Result<void> NoneDriver::deleteEndpoint(const NetworkId& networkId, const EndpointId& endpointId) {
+    WEFT_ASSIGN(const NetworkLock lock, records_.lock(networkId));
+    if (!records_.endpoint(networkId, endpointId)) return {};
+    return records_.erase(networkId, endpointId).wait();
+}
+
+Result<JoinReply> NoneDriver::join(const JoinRequest& request) {
+    WEFT_ASSIGN(const NetworkLock lock, records_.lock(request.networkId));
+    const EndpointPtr known = records_.endpoint(request.networkId, request.endpointId);
+    if (!known) return makeError(ErrorCode::NotFound, "no endpoint " + request.endpointId.brief());
+    if (!request.ports.bindings.empty()) return noPorts();
+    EndpointRecord record = *known;
+    record.phase = EndpointPhase::Joined;
+    record.sandboxKey = request.sandboxKey;
+    record.changed = clock_.wall();
+    static_cast<void>(records_.put(std::move(record), Urgency::Soon));
+    JoinReply reply;
+    reply.disableGatewayService = true;
+    return reply;
+}
+
+Result<void> NoneDriver::leave(const NetworkId& networkId, const EndpointId& endpointId) {
+    WEFT_ASSIGN(const NetworkLock lock, records_.lock(networkId));
+    const EndpointPtr known = records_.endpoint(networkId, endpointId);
+    if (!known) return {};
+    EndpointRecord record = *known;
+    record.phase = EndpointPhase::Left;
+    record.sandboxKey.clear();
+    record.changed = clock_.wall();
+    static_cast<void>(records_.put(std::move(record), Urgency::Soon));
+    return {};
+}
+
+Result<void> NoneDriver::programExternalConnectivity(const ProgramExternalConnectivityRequest& request) {
+    if (!request.ports.bindings.empty()) return noPorts();
+    return {};
+}
+
+Result<void> NoneDriver::revokeExternalConnectivity(const NetworkId& /*networkId*/, const EndpointId& /*endpointId*/) {
+    return {};
+}
+
+std::vector<NetworkInfo> NoneDriver::networks() const {
+    return networkInfos(records_, kMode);
+}
+
+std::vector<EndpointInfo> NoneDriver::endpoints() const {
+    return endpointInfos(records_, kMode);
+}
+
+}  // namespace weft

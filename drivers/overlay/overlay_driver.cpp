@@ -1,0 +1,741 @@
+#include "drivers/overlay/overlay_driver.h"
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+
+#include "base/log.h"
+#include "drivers/names.h"
+#include "ipam/cluster_ipam.h"
+
+namespace weft {
+
+namespace {
+
+constexpr std::chrono::milliseconds kCreatePatience{3500};
+constexpr std::chrono::milliseconds kKeepPatience{1000};
+constexpr std::chrono::seconds kSettle{10};
+
+// VNIs that weft chooses; those below are left to users.
+constexpr uint32_t kFirstVni = 4096;
+constexpr uint32_t kVnis = (1U << 24) - kFirstVni;
+
+std::string nameOf(const NetworkRecord& record) {
+    const auto found = record.request.options.find("weft.network");
+    return found == record.request.options.end() ? std::string() : found->second;
+}
+
+// In the record's notes: what the claim says and the request does not.
+std::string notesOf(const NetworkClaim& claim) {
+    return std::to_string(claim.vni) + " " + std::to_string(claim.stamp);
+}
+
+Result<void> readNotes(const std::string& notes, NetworkClaim& claim) {
+    const char* end = notes.data() + notes.size();
+    const auto vni = std::from_chars(notes.data(), end, claim.vni);
+    if (vni.ec == std::errc() && vni.ptr != end) {
+        const auto stamp = std::from_chars(vni.ptr + 1, end, claim.stamp);
+        if (stamp.ec == std::errc() && stamp.ptr == end) return {};
+    }
+    return makeError(ErrorCode::Corrupt, "notes of an overlay network: \"" + notes + "\"");
+}
+
+// "10.32.0.0/16 (gateway 10.32.0.1)"
+std::string subnetsOf(const NetworkClaim& claim) {
+    std::string text;
+    for (const IpPrefix& gateway : claim.gateways) {
+        text += (text.empty() ? "" : ", ") + gateway.network().str() + " (gateway " + gateway.address().str() + ")";
+    }
+    return text;
+}
+
+bool contains(const NetworkClaim& claim, const IpAddress& address) {
+    return std::any_of(claim.gateways.begin(), claim.gateways.end(), [&](const IpPrefix& gateway) {
+        return gateway.contains(address) && gateway.address() != address;
+    });
+}
+
+// The same on every host, so that hosts that do not hear each other choose alike.
+uint32_t vniFor(const std::string& name, uint32_t attempt) {
+    uint64_t hash = 0;
+    const MacAddress spread = macFromKey("vni of " + name + " " + std::to_string(attempt));
+    for (const uint8_t byte : spread.bytes()) {
+        hash = hash << 8 | byte;
+    }
+    return kFirstVni + static_cast<uint32_t>(hash % kVnis);
+}
+
+template <typename T>
+std::vector<T> without(const std::set<T>& from, const std::set<T>& those) {
+    std::vector<T> left;
+    std::set_difference(from.begin(), from.end(), those.begin(), those.end(), std::back_inserter(left));
+    return left;
+}
+
+}  // namespace
+
+OverlayDriver::OverlayDriver(DriverContext context, BridgeDriver& bridge, kv::Runner& runner, OverlayConfig config)
+    : context_(context), bridge_(bridge), runner_(runner), config_(config) {}
+
+Result<std::unique_ptr<OverlayDriver>> OverlayDriver::create(DriverContext context, BridgeDriver& bridge,
+                                                             kv::Runner& runner, OverlayConfig config,
+                                                             ipam::PoolBook& pools) {
+    bridge.carryOverlays(pools);
+    std::unique_ptr<OverlayDriver> driver(new OverlayDriver(context, bridge, runner, config));
+    // What the store's thread runs owns what it touches: it may run after a timeout.
+    struct Started {
+        kv::NodeId self;
+        kv::WatchId watch = 0;
+    };
+    const auto started = std::make_shared<Started>();
+    WEFT_TRY(runner.call([started, view = driver->view_](kv::Node& node) {
+        started->self = node.id();
+        started->watch = node.watch(std::string(kOverlayPrefix),
+                                    [view](kv::RowEvent event, const kv::Row& row) { view->apply(event, row); });
+    }));
+    driver->self_ = started->self;
+    driver->watch_ = started->watch;
+    driver->said_ = driver->view_->rowsOf(started->self);
+    driver->adoptTunnels();
+    driver->worker_ = std::thread([made = driver.get()] { made->work(); });
+    return driver;
+}
+
+OverlayDriver::~OverlayDriver() {
+    view_->stop();
+    if (worker_.joinable()) worker_.join();
+    if (watch_ != 0) static_cast<void>(runner_.call([id = watch_](kv::Node& node) { node.unwatch(id); }));
+}
+
+void OverlayDriver::adoptTunnels() {
+    const std::lock_guard lock(programming_);
+    for (const NetworkPtr& record : context_.records.networks(kMode)) {
+        const auto link = context_.netlink.getLink(tunnelName(record->request.networkId));
+        const auto bridge = context_.netlink.getLink(record->link);
+        if (!link || !bridge) continue;
+        Tunnel& tunnel = tunnels_[record->request.networkId];
+        tunnel.link = link->index;
+        tunnel.bridge = bridge->index;
+        auto tables = dump(tunnel);
+        if (tables) {
+            tunnel.tables = *std::move(tables);
+        } else {
+            tunnel.link = 0;
+        }
+    }
+    if (!tunnels_.empty()) settled_ = context_.clock.now() + kSettle;
+    // The first sweep of the rules must not open what is closed now.
+    if (const auto guarded = guard(); !guarded) logWarn("{}", guarded.error().message);
+}
+
+Result<void> OverlayDriver::guard() {
+    firewall::Tunnel wanted;
+    for (const auto& [id, tunnel] : tunnels_) {
+        wanted.port = config_.port;
+        wanted.members.insert(tunnel.status.hosts.begin(), tunnel.status.hosts.end());
+        for (const net::FdbEntry& entry : tunnel.tables.fdb) {
+            if (entry.remote) wanted.members.insert(*entry.remote);
+        }
+    }
+    if (wanted == guard_) return {};
+    WEFT_TRY(context_.firewall.setTunnel(wanted));
+    guard_ = std::move(wanted);
+    return {};
+}
+
+void OverlayDriver::work() {
+    for (;;) {
+        const std::set<std::string> names = view_->takeMarked();
+        if (names.empty()) return;
+        for (const std::string& name : names) {
+            const NetworkPtr record = find(name);
+            if (!record) continue;
+            const std::lock_guard lock(programming_);
+            const auto done = refresh(record);
+            // Not found: its bridge is being made or removed, and who does that looks at the tunnel afterwards.
+            if (done || done.error().code == ErrorCode::NotFound) continue;
+            logWarn("msg=\"overlay not up to date, next try by the reconciler\" network={} error={}", name,
+                    logValue(done.error().message));
+        }
+    }
+}
+
+Result<OverlayDriver::Network> OverlayDriver::read(NetworkPtr record) const {
+    Network network;
+    WEFT_ASSIGN(network.options, parseBridgeOptions(record->request, true));
+    WEFT_ASSIGN(const auto subnets, bridgeSubnets(record->request));
+    WEFT_TRY(readNotes(record->notes, network.claim));
+    network.claim.mtu = record->mtu;
+    network.claim.internal = record->request.internal;
+    network.claim.vtep = config_.vtep;
+    network.claim.port = config_.port;
+    for (const IpamData& subnet : subnets) network.claim.gateways.push_back(gatewayAddress(subnet));
+    std::sort(network.claim.gateways.begin(), network.claim.gateways.end());
+    network.record = std::move(record);
+    return network;
+}
+
+NetworkPtr OverlayDriver::find(const std::string& name) const {
+    for (NetworkPtr& record : context_.records.networks(kMode)) {
+        if (nameOf(*record) == name) return std::move(record);
+    }
+    return nullptr;
+}
+
+uint64_t OverlayDriver::stampOf(Clock::Wall time) const {
+    const auto since = std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch()).count();
+    return static_cast<uint64_t>(std::max<int64_t>(since, 0));
+}
+
+// Networks
+
+Result<void> OverlayDriver::createNetwork(const CreateNetworkRequest& request) {
+    WEFT_TRY(checkPools(request));
+    WEFT_ASSIGN(const BridgeOptions options, parseBridgeOptions(request, true));
+    WEFT_ASSIGN(const auto subnets, bridgeSubnets(request));
+    const std::string& name = options.overlay;
+
+    const std::unique_lock creating(creating_, kCreatePatience);
+    if (!creating) return makeError(ErrorCode::Busy, "other overlay networks are being created");
+    if (const NetworkPtr known = context_.records.network(request.networkId)) {
+        WEFT_TRY(bridge_.createOverlay(request, known->mtu, known->notes));
+        const std::lock_guard lock(programming_);
+        return refresh(context_.records.network(request.networkId));
+    }
+    if (const NetworkPtr other = find(name)) {
+        return makeError(ErrorCode::AlreadyExists, "overlay network \"" + name + "\" is on this host already, as " +
+                                                       other->request.networkId.brief());
+    }
+
+    NetworkClaim claim;
+    claim.stamp = stampOf(context_.clock.wall());
+    claim.internal = request.internal;
+    claim.vtep = config_.vtep;
+    claim.port = config_.port;
+    for (const IpamData& subnet : subnets) claim.gateways.push_back(gatewayAddress(subnet));
+    std::sort(claim.gateways.begin(), claim.gateways.end());
+    WEFT_ASSIGN(const uint32_t most, largestMtu());
+    if (options.mtu > most) {
+        return makeError(ErrorCode::InvalidArgument, "MTU " + std::to_string(options.mtu) +
+                                                         " does not fit: the underlay carries " + std::to_string(most) +
+                                                         " (its own MTU less " + std::to_string(overhead()) + ")");
+    }
+    if (request.enableIpv6 && most < 1280) {
+        return makeError(ErrorCode::Unsupported,
+                         "IPv6 needs an MTU of 1280, the underlay carries " + std::to_string(most));
+    }
+    claim.mtu = options.mtu != 0 ? options.mtu : most;
+    WEFT_TRY(settle(claim, name, options.vni));
+
+    WEFT_TRY(kv::put(runner_, networkKey(name), encode(claim)));
+    auto made = bridge_.createOverlay(request, claim.mtu, notesOf(claim));
+    const std::lock_guard lock(programming_);
+    if (made) {
+        said_[networkKey(name)] = encode(claim);
+        made = refresh(context_.records.network(request.networkId));
+        if (!made) static_cast<void>(bridge_.deleteNetwork(request.networkId));
+    }
+    if (!made) {
+        static_cast<void>(removeTunnel(request.networkId));
+        said_[networkKey(name)] = encode(claim);
+        withdraw(name);
+    }
+    return made;
+}
+
+// Docker's own IPAM gives out the same addresses on every host.
+Result<void> OverlayDriver::checkPools(const CreateNetworkRequest& request) {
+    const auto given = request.options.find("weft.network");
+    const std::string name = given == request.options.end() ? "NAME" : given->second;
+    for (const auto* family : {&request.ipv4, &request.ipv6}) {
+        for (const IpamData& data : *family) {
+            if (data.addressSpace.empty() || data.addressSpace == ipam::kOverlayLocalAddressSpace ||
+                data.addressSpace == ipam::kOverlayGlobalAddressSpace) {
+                continue;
+            }
+            return makeError(ErrorCode::InvalidArgument,
+                             "the addresses of an overlay network must come from weft, or hosts would use them twice: "
+                             "docker network create -d weft-overlay --ipam-driver weft-overlay --subnet " +
+                                 data.pool.network().str() + " -o weft.network=" + name + " ...");
+        }
+    }
+    return {};
+}
+
+Result<void> OverlayDriver::settle(NetworkClaim& claim, const std::string& name, uint32_t presetVni) const {
+    std::optional<OverlayView::Claim> first;
+    std::set<uint32_t> taken;
+    for (const auto& [other, claims] : view_->claims()) {
+        for (const OverlayView::Claim& theirs : claims) {
+            if (theirs.owner == self_) continue;  // of a create that was killed
+            if (other == name) {
+                if (!first || theirs.rank() < first->rank()) first = theirs;
+                continue;
+            }
+            taken.insert(theirs.claim.vni);
+            for (const IpPrefix& a : claim.gateways) {
+                for (const IpPrefix& b : theirs.claim.gateways) {
+                    if (!a.network().overlaps(b.network())) continue;
+                    return makeError(ErrorCode::Busy, "subnet " + a.network().str() + " overlaps " + b.network().str() +
+                                                          " of overlay network \"" + other + "\" on host " +
+                                                          theirs.claim.vtep.str());
+                }
+            }
+        }
+    }
+    for (const NetworkPtr& record : context_.records.networks(kMode)) {
+        if (const auto mine = read(record)) taken.insert(mine->claim.vni);
+    }
+    if (!first) {
+        if (presetVni != 0 && taken.contains(presetVni)) {
+            return makeError(ErrorCode::Busy, "VNI " + std::to_string(presetVni) + " is another network's");
+        }
+        claim.vni = presetVni;
+        for (uint32_t attempt = 0; claim.vni == 0; ++attempt) {
+            const uint32_t vni = vniFor(name, attempt);
+            if (!taken.contains(vni)) claim.vni = vni;
+        }
+        return {};
+    }
+    const auto differs = [&](const std::string& here, const std::string& there) {
+        return makeError(ErrorCode::AlreadyExists, "overlay network \"" + name + "\" has " + there + " on host " +
+                                                       first->claim.vtep.str() + ", not " + here);
+    };
+    if (claim.gateways != first->claim.gateways) return differs(subnetsOf(claim), subnetsOf(first->claim));
+    if (presetVni != 0 && presetVni != first->claim.vni) {
+        return differs("VNI " + std::to_string(presetVni), "VNI " + std::to_string(first->claim.vni));
+    }
+    if (claim.port != first->claim.port) {
+        return differs("UDP port " + std::to_string(claim.port), "UDP port " + std::to_string(first->claim.port));
+    }
+    claim.vni = first->claim.vni;
+    claim.mtu = std::min(claim.mtu, first->claim.mtu);
+    claim.stamp = std::max(claim.stamp, first->claim.stamp + 1);
+    return {};
+}
+
+Result<uint32_t> OverlayDriver::largestMtu() const {
+    WEFT_ASSIGN(const auto addresses, context_.netlink.listAddresses());
+    const auto own = std::find_if(addresses.begin(), addresses.end(), [this](const net::Address& address) {
+        return address.prefix.address() == config_.vtep;
+    });
+    if (own == addresses.end()) {
+        return makeError(ErrorCode::Unavailable, "no link of this host has the address " + config_.vtep.str() +
+                                                     " that the other hosts are to send to");
+    }
+    WEFT_ASSIGN(const net::Link link, context_.netlink.getLink(own->link));
+    uint32_t underlay = link.mtu;
+    std::set<IpAddress> peers;
+    for (const auto& [name, claims] : view_->claims()) {
+        for (const OverlayView::Claim& theirs : claims) {
+            if (theirs.owner != self_ && theirs.claim.vtep.family() == config_.vtep.family()) {
+                peers.insert(theirs.claim.vtep);
+            }
+        }
+    }
+    for (const IpAddress& peer : peers) {
+        if (const auto route = context_.netlink.lookupRoute(peer)) underlay = std::min(underlay, route->mtu);
+    }
+    // No UDP packet is longer.
+    return std::min<uint32_t>(underlay, 65535) - std::min(underlay, overhead());
+}
+
+Result<void> OverlayDriver::deleteNetwork(const NetworkId& networkId) {
+    const NetworkPtr record = context_.records.network(networkId);
+    if (!record || record->mode != kMode) return {};
+    Result<void> outcome = bridge_.deleteNetwork(networkId);
+    const std::lock_guard lock(programming_);
+    if (auto removed = removeTunnel(networkId); !removed && outcome) outcome = removed;
+    withdraw(nameOf(*record));
+    return outcome;
+}
+
+Result<void> OverlayDriver::removeTunnel(const NetworkId& networkId) {
+    tunnels_.erase(networkId);
+    WEFT_TRY(guard());
+    const auto link = context_.netlink.getLink(tunnelName(networkId));
+    if (!link) return link.error().code == ErrorCode::NotFound ? Result<void>() : Result<void>(link.error());
+    if (link->alias != networkMark(networkId)) return {};
+    return context_.netlink.deleteLink(link->index);
+}
+
+// Endpoints
+
+Result<CreateEndpointReply> OverlayDriver::createEndpoint(const CreateEndpointRequest& request) {
+    auto reply = bridge_.createEndpoint(request);
+    if (const NetworkPtr record = context_.records.network(request.networkId)) view_->mark(nameOf(*record));
+    return reply;
+}
+
+Result<void> OverlayDriver::deleteEndpoint(const NetworkId& networkId, const EndpointId& endpointId) {
+    auto done = bridge_.deleteEndpoint(networkId, endpointId);
+    if (const NetworkPtr record = context_.records.network(networkId)) view_->mark(nameOf(*record));
+    return done;
+}
+
+// Rows
+
+// A lost one is said again by the next sweep: the records are the intent.
+void OverlayDriver::say(const std::string& key, const std::string& value) {
+    const auto [known, isNew] = said_.try_emplace(key, value);
+    if (!isNew && known->second == value) return;
+    known->second = value;
+    runner_.post([key, value](kv::Node& node) {
+        node.put(key, value, [key](const Result<void>& result) {
+            if (!result) logWarn("msg=\"row not written\" key={} error={}", key, logValue(result.error().message));
+        });
+    });
+}
+
+void OverlayDriver::unsay(const std::string& key) {
+    if (said_.erase(key) == 0) return;
+    runner_.post([key](kv::Node& node) {
+        node.erase(key, [key](const Result<void>& result) {
+            if (!result) logWarn("msg=\"row not erased\" key={} error={}", key, logValue(result.error().message));
+        });
+    });
+}
+
+void OverlayDriver::publish(const Network& network) {
+    say(networkKey(network.name()), encode(network.claim));
+    std::set<std::string> keys;
+    for (const EndpointPtr& endpoint : context_.records.endpoints(network.id())) {
+        if (!endpoint->mac) continue;
+        EndpointRow row;
+        row.stamp = stampOf(endpoint->created);
+        row.mac = *endpoint->mac;
+        if (endpoint->address) row.v4 = endpoint->address->address();
+        if (endpoint->addressV6) row.v6 = endpoint->addressV6->address();
+        const std::string key = endpointKey(network.name(), endpoint->endpointId);
+        keys.insert(key);
+        say(key, encode(row));
+    }
+    std::vector<std::string> gone;
+    const std::string prefix = endpointKey(network.name(), {});
+    for (auto said = said_.lower_bound(prefix); said != said_.end() && said->first.starts_with(prefix); ++said) {
+        if (!keys.contains(said->first)) gone.push_back(said->first);
+    }
+    for (const std::string& key : gone) {
+        if (const auto row = decodeEndpoint(said_.at(key))) unlearn(tunnels_[network.id()], *row);
+        unsay(key);
+    }
+}
+
+// A container that asks its router for something makes itself known to the host, which would remember for minutes.
+void OverlayDriver::unlearn(const Tunnel& tunnel, const EndpointRow& row) {
+    std::vector<net::Neighbour> learned;
+    for (const auto& address : {row.v4, row.v6, std::optional(linkLocalOf(row.mac))}) {
+        if (address) learned.push_back({.link = tunnel.bridge, .address = *address});
+    }
+    if (const auto done = context_.netlink.deleteNeighbours(learned); !done) logDebug("{}", done.error().message);
+}
+
+void OverlayDriver::withdraw(const std::string& name) {
+    std::vector<std::string> gone;
+    for (const auto& [key, value] : said_) {
+        const auto parsed = parseOverlayKey(key);
+        if (parsed && parsed->network == name) gone.push_back(key);
+    }
+    for (const std::string& key : gone) unsay(key);
+}
+
+// Tunnels
+
+// Hosts whose subnets are equal are in one network, by the VNI of the first of them. It is the network unless hosts
+// with other subnets were there before: then this group is on its own, and by a VNI of its own if it has one.
+OverlayDriver::Agreement OverlayDriver::agree(const Network& network) const {
+    std::vector<OverlayView::Claim> claims = view_->claims(network.name());
+    std::erase_if(claims, [this](const OverlayView::Claim& claim) { return claim.owner == self_; });
+    claims.push_back({self_, network.claim});
+    const auto earlier = [](const OverlayView::Claim& a, const OverlayView::Claim& b) { return a.rank() < b.rank(); };
+    const OverlayView::Claim truth = *std::min_element(claims.begin(), claims.end(), earlier);
+    std::erase_if(claims, [&](const OverlayView::Claim& claim) {
+        return claim.claim.gateways != network.claim.gateways || claim.claim.port != config_.port ||
+               claim.claim.vtep.family() != config_.vtep.family();
+    });
+    const OverlayView::Claim leader = *std::min_element(claims.begin(), claims.end(), earlier);
+
+    Agreement agreement;
+    agreement.vni = leader.claim.vni;
+    bool connected = true;
+    if (truth.claim.gateways != network.claim.gateways) {
+        agreement.conflict = "host " + truth.claim.vtep.str() + " had it before with " + subnetsOf(truth.claim) +
+                             "; here it has " + subnetsOf(network.claim);
+        connected = truth.claim.vni != agreement.vni;
+    }
+    for (const auto& [name, others] : view_->claims()) {
+        if (name == network.name()) continue;
+        for (const OverlayView::Claim& other : others) {
+            if (other.claim.vni != agreement.vni || leader.rank() < other.rank()) continue;
+            agreement.conflict = "its VNI " + std::to_string(agreement.vni) + " is network \"" + name + "\"'s";
+            connected = false;
+        }
+    }
+    if (!connected) return agreement;
+    for (const OverlayView::Claim& claim : claims) {
+        if (claim.owner != self_) agreement.peers.emplace(claim.owner, claim.claim.vtep);
+    }
+    return agreement;
+}
+
+Result<void> OverlayDriver::refresh(const NetworkPtr& listed) {
+    const NetworkPtr record = listed ? context_.records.network(listed->request.networkId) : nullptr;
+    if (!record) return {};
+    WEFT_ASSIGN(Network network, read(record));
+    const Agreement agreement = agree(network);
+    if (agreement.vni != network.claim.vni) WEFT_TRY(keepVni(network, agreement.vni));
+    publish(network);
+
+    Tunnel& tunnel = tunnels_[network.id()];
+    OverlayStatus& status = tunnel.status;
+    if (agreement.conflict != status.conflict) {
+        if (agreement.conflict.empty()) {
+            logInfo("msg=\"overlay network is whole again\" network={}", network.name());
+        } else {
+            logError("msg=\"overlay network is apart from other hosts\" network={} why={}", network.name(),
+                     logValue(agreement.conflict));
+        }
+    }
+    status.id = network.id();
+    status.name = network.name();
+    status.vni = agreement.vni;
+    status.conflict = agreement.conflict;
+    status.hosts.clear();
+    for (const auto& [owner, vtep] : agreement.peers) status.hosts.push_back(vtep);
+    WEFT_TRY(ensureTunnel(network, agreement.vni, tunnel));
+    WEFT_TRY(guard());
+    Tables tables = wanted(network, agreement, tunnel);
+    if (context_.clock.now() < settled_) keepUnknown(network, tunnel.tables, tables);
+    status.remoteEndpoints = static_cast<size_t>(std::count_if(
+        tables.fdb.begin(), tables.fdb.end(), [](const net::FdbEntry& entry) { return entry.bridgePort; }));
+    WEFT_TRY(program(tunnel, std::move(tables)));
+    return guard();
+}
+
+// The network keeps its VNI when the host that chose it goes.
+Result<void> OverlayDriver::keepVni(Network& network, uint32_t vni) {
+    logWarn("msg=\"overlay network takes another VNI\" network={} was={} now={}", network.name(), network.claim.vni,
+            vni);
+    network.claim.vni = vni;
+    WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(network.id(), kKeepPatience));
+    const NetworkPtr current = context_.records.network(network.id());
+    if (!current) return makeError(ErrorCode::NotFound, "no network " + network.id().brief());
+    NetworkRecord changed = *current;
+    changed.notes = notesOf(network.claim);
+    return context_.records.put(std::move(changed)).wait();
+}
+
+Result<void> OverlayDriver::ensureTunnel(const Network& network, uint32_t vni, Tunnel& tunnel) {
+    WEFT_ASSIGN(const net::Link bridge, context_.netlink.getLink(network.record->link));
+    net::VxlanSpec spec;
+    spec.name = tunnelName(network.id());
+    spec.alias = networkMark(network.id());
+    spec.mtu = network.record->mtu;
+    spec.master = bridge.index;
+    spec.vxlan.vni = vni;
+    spec.vxlan.port = config_.port;
+    spec.vxlan.local = config_.vtep;
+    spec.vxlan.sourcePorts = config_.sourcePorts;
+    // The MTU leaves room for the outer headers: a packet that would have to be cut is a wrong MTU on the way.
+    spec.vxlan.df = config_.vtep.isV4() ? net::VxlanDf::Set : net::VxlanDf::Unset;
+    spec.port.hairpin = false;
+    spec.port.isolated = false;
+    spec.port.learning = false;
+    spec.port.unicastFlood = false;
+    spec.port.multicastFlood = network.options.broadcast;
+    spec.port.broadcastFlood = network.options.broadcast;
+    spec.port.neighSuppress = true;
+
+    auto link = context_.netlink.getLink(spec.name);
+    const bool right = link && link->alias == spec.alias && link->vxlan == spec.vxlan && link->up &&
+                       link->master == bridge.index && link->mtu == spec.mtu && link->port == spec.port;
+    if (!right) {
+        link = context_.netlink.createVxlan(spec);
+        if (!link && link.error().code == ErrorCode::AlreadyExists) {
+            // Of an earlier life, unless it is somebody else's: then the error names it.
+            Sweep sweep(false);
+            sweepTunnels(sweep);
+            link = context_.netlink.createVxlan(spec);
+        }
+        if (!link) return link.error();
+    }
+    if (tunnel.link == link->index && tunnel.bridge == bridge.index) return {};
+    tunnel.link = link->index;
+    tunnel.bridge = bridge.index;
+    WEFT_ASSIGN(tunnel.tables, dump(tunnel));
+    return {};
+}
+
+OverlayDriver::Tables OverlayDriver::wanted(const Network& network, const Agreement& agreement,
+                                            const Tunnel& tunnel) const {
+    // Of two rows with one address the later one's container is there; the other's host has not noticed yet.
+    std::vector<OverlayView::Endpoint> rows = view_->endpoints(network.name());
+    std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return b.rank() < a.rank(); });
+
+    Tables tables;
+    std::set<MacAddress> macs{macFromKey("gateway of " + network.name())};
+    std::set<IpAddress> addresses;
+    for (const auto& [owner, row] : rows) {
+        const auto peer = agreement.peers.find(owner);
+        if (peer == agreement.peers.end()) continue;
+        if (context_.records.endpointWith(network.id(), row.mac) || !macs.insert(row.mac).second) continue;
+        tables.fdb.insert({.link = tunnel.link, .mac = row.mac, .remote = peer->second});
+        tables.fdb.insert({.link = tunnel.link, .mac = row.mac, .bridgePort = true});
+        for (const auto& address : {row.v4, row.v6}) {
+            if (!address || !contains(network.claim, *address)) continue;
+            if (context_.records.endpointWith(network.id(), *address) || !addresses.insert(*address).second) continue;
+            tables.neighbours.insert({.link = tunnel.bridge, .address = *address, .mac = row.mac});
+        }
+    }
+    if (network.options.broadcast) {
+        for (const auto& [owner, vtep] : agreement.peers) {
+            tables.fdb.insert({.link = tunnel.link, .mac = {}, .remote = vtep});
+        }
+    }
+    return tables;
+}
+
+void OverlayDriver::keepUnknown(const Network& network, const Tables& before, Tables& wanted) const {
+    std::set<std::pair<MacAddress, bool>> known;
+    for (const net::FdbEntry& entry : wanted.fdb) known.emplace(entry.mac, entry.bridgePort);
+    for (const net::FdbEntry& entry : before.fdb) {
+        if (!entry.mac.isZero() &&
+            (known.contains({entry.mac, entry.bridgePort}) || context_.records.endpointWith(network.id(), entry.mac))) {
+            continue;
+        }
+        wanted.fdb.insert(entry);
+    }
+    std::set<IpAddress> addresses;
+    for (const net::Neighbour& entry : wanted.neighbours) addresses.insert(entry.address);
+    for (const net::Neighbour& entry : before.neighbours) {
+        if (addresses.contains(entry.address) || context_.records.endpointWith(network.id(), entry.address)) continue;
+        wanted.neighbours.insert(entry);
+    }
+}
+
+Result<void> OverlayDriver::program(Tunnel& tunnel, Tables wanted) {
+    // A MAC or address that gets another value is replaced, not removed: no packet finds it missing.
+    std::set<std::pair<MacAddress, bool>> kept;
+    for (const net::FdbEntry& entry : wanted.fdb) {
+        if (!entry.mac.isZero()) kept.emplace(entry.mac, entry.bridgePort);
+    }
+    std::set<IpAddress> keptAddresses;
+    for (const net::Neighbour& entry : wanted.neighbours) keptAddresses.insert(entry.address);
+
+    auto stale = without(tunnel.tables.fdb, wanted.fdb);
+    std::erase_if(stale, [&](const net::FdbEntry& entry) { return kept.contains({entry.mac, entry.bridgePort}); });
+    auto staleNeighbours = without(tunnel.tables.neighbours, wanted.neighbours);
+    std::erase_if(staleNeighbours, [&](const net::Neighbour& entry) { return keptAddresses.contains(entry.address); });
+    // Router solicitations come to every host of the network: the kernel learns from them.
+    for (const net::FdbEntry& entry : stale) {
+        if (entry.bridgePort) staleNeighbours.push_back({.link = tunnel.bridge, .address = linkLocalOf(entry.mac)});
+    }
+    const auto fresh = without(wanted.fdb, tunnel.tables.fdb);
+    const auto freshNeighbours = without(wanted.neighbours, tunnel.tables.neighbours);
+
+    Result<void> outcome;
+    const auto attempt = [&](Result<void> done) {
+        if (!done && outcome) outcome = std::move(done);
+    };
+    attempt(context_.netlink.setFdb(fresh));
+    attempt(context_.netlink.setNeighbours(freshNeighbours));
+    attempt(context_.netlink.deleteNeighbours(staleNeighbours));
+    attempt(context_.netlink.deleteFdb(stale));
+    if (outcome) {
+        tunnel.tables = std::move(wanted);
+        return {};
+    }
+    // Some of it is done: the kernel says what.
+    auto now = dump(tunnel);
+    if (now) {
+        tunnel.tables = *std::move(now);
+    } else {
+        tunnel.link = 0;
+    }
+    return outcome;
+}
+
+Result<OverlayDriver::Tables> OverlayDriver::dump(const Tunnel& tunnel) const {
+    Tables tables;
+    WEFT_ASSIGN(const auto fdb, context_.netlink.listFdb(tunnel.link));
+    tables.fdb.insert(fdb.begin(), fdb.end());
+    WEFT_ASSIGN(const auto neighbours, context_.netlink.listNeighbours(tunnel.bridge));
+    for (const net::Neighbour& entry : neighbours) {
+        if (entry.permanent) tables.neighbours.insert(entry);
+    }
+    return tables;
+}
+
+// Reconciliation
+
+Result<std::vector<Repair>> OverlayDriver::reconcile(bool dryRun) {
+    Sweep sweep(dryRun);
+    const std::lock_guard lock(programming_);
+    sweepTunnels(sweep);
+    std::set<std::string> names;
+    for (const NetworkPtr& record : context_.records.networks(kMode)) {
+        names.insert(nameOf(*record));
+        sweepNetwork(record, sweep);
+    }
+    std::set<std::string> forgotten;
+    for (const auto& [key, value] : said_) {
+        const auto parsed = parseOverlayKey(key);
+        if (parsed && !names.contains(parsed->network)) forgotten.insert(parsed->network);
+    }
+    // A create under way has said its row before it has a record.
+    const std::unique_lock creating(creating_, std::try_to_lock);
+    if (!creating) return sweep.take();
+    for (const std::string& name : forgotten) {
+        sweep.fix("row", name, "withdrawn: no such network", [&]() -> Result<void> {
+            withdraw(name);
+            return {};
+        });
+    }
+    return sweep.take();
+}
+
+void OverlayDriver::sweepNetwork(const NetworkPtr& record, Sweep& sweep) {
+    const std::string name = nameOf(*record);
+    Tunnel& tunnel = tunnels_[record->request.networkId];
+    const auto link = context_.netlink.getLink(tunnelName(record->request.networkId));
+    if (tunnel.link != 0 && link && link->index == tunnel.link) {
+        auto now = dump(tunnel);
+        if (!now) return sweep.fail("fdb", name, now.error());
+        const auto differ = [&](const char* kind, size_t missing, size_t extra) {
+            if (missing + extra == 0) return;
+            if (!sweep.dryRun()) tunnel.status.drift += missing + extra;
+            sweep.note({kind, name, std::to_string(missing) + " missing, " + std::to_string(extra) + " not ours", {}});
+        };
+        differ("fdb", without(tunnel.tables.fdb, now->fdb).size(), without(now->fdb, tunnel.tables.fdb).size());
+        differ("neighbour", without(tunnel.tables.neighbours, now->neighbours).size(),
+               without(now->neighbours, tunnel.tables.neighbours).size());
+        if (!sweep.dryRun()) tunnel.tables = *std::move(now);
+    } else if (!link) {
+        sweep.note({"link", tunnelName(record->request.networkId), "recreated", {}});
+    }
+    if (sweep.dryRun()) return;
+    if (auto done = refresh(record); !done) sweep.fail("overlay", name, done.error());
+}
+
+void OverlayDriver::sweepTunnels(Sweep& sweep) {
+    const auto links = context_.netlink.listLinks({.kind = "vxlan"});
+    if (!links) return sweep.fail("link", "vxlan", links.error());
+    for (const net::Link& link : *links) {
+        const auto network = markedNetwork(link.alias);
+        // With programming_ held nobody is making one.
+        if (!net::isHalfMade(link) && (!network || context_.records.network(*network))) continue;
+        if (network) tunnels_.erase(*network);
+        sweep.fix("link", link.name, "removed: nobody's", [&] { return context_.netlink.deleteLink(link.index); });
+    }
+}
+
+std::vector<OverlayStatus> OverlayDriver::status() const {
+    const std::lock_guard lock(programming_);
+    std::vector<OverlayStatus> all;
+    for (const auto& [id, tunnel] : tunnels_) {
+        if (!tunnel.status.name.empty()) all.push_back(tunnel.status);
+    }
+    return all;
+}
+
+}  // namespace weft

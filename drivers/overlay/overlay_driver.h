@@ -1,0 +1,161 @@
+// OverlayDriver: a network over many hosts. On each host it is a bridge network, which BridgeDriver keeps, with one
+// port more: a vxlan link whose tables hold the containers of the other hosts. What the others have is read from the
+// gossip store, and what this host has is written there. See README.md beside this file.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "drivers/bridge/bridge_driver.h"
+#include "drivers/context.h"
+#include "drivers/overlay/overlay_view.h"
+#include "drivers/sweep.h"
+#include "kv/runner.h"
+
+namespace weft {
+
+struct OverlayConfig {
+    IpAddress vtep;        // where the other hosts send frames to: an address of this host
+    uint16_t port = 4789;  // UDP, the same on all hosts
+    // Of the outer packets, by a hash of the inner flow (RFC 7348, section 5).
+    std::pair<uint16_t, uint16_t> sourcePorts{49152, 65535};
+};
+
+// For weftctl.
+struct OverlayStatus {
+    NetworkId id;
+    std::string name;
+    uint32_t vni = 0;
+    std::vector<IpAddress> hosts;  // VTEPs of the others that have it
+    size_t remoteEndpoints = 0;
+    uint64_t drift = 0;    // entries that a dump found to differ, since the start
+    std::string conflict;  // not empty: why it is apart from hosts that have the name as well
+};
+
+class OverlayDriver final : public NetworkDriver, public ExternalConnectivity, public Reconcilable, public Inspectable {
+public:
+    static constexpr std::string_view kMode = BridgeDriver::kOverlayMode;
+
+    // All must outlive it. Makes `bridge` carry overlay networks with addresses from `pools`; call it before anybody
+    // calls `bridge`.
+    static Result<std::unique_ptr<OverlayDriver>> create(DriverContext context, BridgeDriver& bridge,
+                                                         kv::Runner& runner, OverlayConfig config,
+                                                         ipam::PoolBook& pools);
+    ~OverlayDriver() override;
+
+    Result<void> createNetwork(const CreateNetworkRequest& request) override;
+    Result<void> deleteNetwork(const NetworkId& networkId) override;
+    Result<CreateEndpointReply> createEndpoint(const CreateEndpointRequest& request) override;
+    Result<void> deleteEndpoint(const NetworkId& networkId, const EndpointId& endpointId) override;
+    Result<JoinReply> join(const JoinRequest& request) override { return bridge_.join(request); }
+    Result<void> leave(const NetworkId& networkId, const EndpointId& endpointId) override {
+        return bridge_.leave(networkId, endpointId);
+    }
+    Result<void> programExternalConnectivity(const ProgramExternalConnectivityRequest& request) override {
+        return bridge_.programExternalConnectivity(request);
+    }
+    Result<void> revokeExternalConnectivity(const NetworkId& networkId, const EndpointId& endpointId) override {
+        return bridge_.revokeExternalConnectivity(networkId, endpointId);
+    }
+
+    // The tunnels, their tables against a dump, and this host's rows; after the bridge driver's.
+    Result<std::vector<Repair>> reconcile(bool dryRun) override;
+
+    [[nodiscard]] std::vector<NetworkInfo> networks() const override { return networkInfos(context_.records, kMode); }
+    [[nodiscard]] std::vector<EndpointInfo> endpoints() const override {
+        return endpointInfos(context_.records, kMode);
+    }
+    [[nodiscard]] std::vector<OverlayStatus> status() const;
+
+private:
+    // Entries of the kernel's tables.
+    struct Tables {
+        std::set<net::FdbEntry> fdb;  // of the vxlan link and of the bridge for it
+        std::set<net::Neighbour> neighbours;
+    };
+    struct Tunnel {
+        net::LinkIndex link = 0;
+        net::LinkIndex bridge = 0;
+        Tables tables;
+        OverlayStatus status;
+    };
+    // A network's record and what was read from it.
+    struct Network {
+        NetworkPtr record;
+        BridgeOptions options;
+        NetworkClaim claim;  // as this host makes it
+
+        [[nodiscard]] const NetworkId& id() const { return record->request.networkId; }
+        [[nodiscard]] const std::string& name() const { return options.overlay; }
+    };
+    // Who is in the network with this host, and by which VNI.
+    struct Agreement {
+        uint32_t vni = 0;
+        std::map<kv::NodeId, IpAddress> peers;
+        std::string conflict;
+    };
+
+    OverlayDriver(DriverContext context, BridgeDriver& bridge, kv::Runner& runner, OverlayConfig config);
+    void work();
+
+    Result<Network> read(NetworkPtr record) const;
+    [[nodiscard]] NetworkPtr find(const std::string& name) const;
+    static Result<void> checkPools(const CreateNetworkRequest& request);
+    // Makes the claim agree with those of others, or refuses it.
+    Result<void> settle(NetworkClaim& claim, const std::string& name, uint32_t presetVni) const;
+    [[nodiscard]] Agreement agree(const Network& network) const;
+    // The largest MTU of containers that reaches every host known.
+    Result<uint32_t> largestMtu() const;
+    [[nodiscard]] uint32_t overhead() const { return config_.vtep.isV4() ? 50 : 70; }
+    [[nodiscard]] uint64_t stampOf(Clock::Wall time) const;
+
+    // With programming_ held.
+    Result<void> refresh(const NetworkPtr& record);
+    Result<void> keepVni(Network& network, uint32_t vni);
+    Result<void> ensureTunnel(const Network& network, uint32_t vni, Tunnel& tunnel);
+    [[nodiscard]] Tables wanted(const Network& network, const Agreement& agreement, const Tunnel& tunnel) const;
+    Result<void> program(Tunnel& tunnel, Tables wanted);
+    Result<Tables> dump(const Tunnel& tunnel) const;
+    // What the kernel has and no row speaks of is kept for a while after the start: the rows of the others come within
+    // a second, and the containers here talk to them meanwhile.
+    void keepUnknown(const Network& network, const Tables& before, Tables& wanted) const;
+    // Lets the hosts of this host's networks send into the tunnels, and nobody else.
+    Result<void> guard();
+    void adoptTunnels();
+    void publish(const Network& network);
+    void unlearn(const Tunnel& tunnel, const EndpointRow& row);
+    void withdraw(const std::string& name);
+    void say(const std::string& key, const std::string& value);
+    void unsay(const std::string& key);
+    Result<void> removeTunnel(const NetworkId& networkId);
+    void sweepNetwork(const NetworkPtr& record, Sweep& sweep);
+    void sweepTunnels(Sweep& sweep);
+
+    DriverContext context_;
+    BridgeDriver& bridge_;
+    kv::Runner& runner_;
+    OverlayConfig config_;
+    kv::NodeId self_;
+    kv::WatchId watch_ = 0;
+    std::shared_ptr<OverlayView> view_ = std::make_shared<OverlayView>();
+
+    std::timed_mutex creating_;
+
+    // Held by who changes a tunnel or this host's rows. May wait for a network's lock; never the other way round.
+    mutable std::mutex programming_;
+    std::map<NetworkId, Tunnel> tunnels_;
+    firewall::Tunnel guard_;
+    Clock::Monotonic settled_;                 // until then rows of others may be on their way
+    std::map<std::string, std::string> said_;  // rows of this host: key, value
+
+    std::thread worker_;
+};
+
+}  // namespace weft

@@ -1,0 +1,58 @@
+// The rows of overlay mode in the gossip store: what a host says of its networks and endpoints. Pure.
+//
+// Values: a version byte, then the fields in the order below, big-endian, addresses as a family byte and 4 or 16 bytes.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/id.h"
+#include "base/ip.h"
+#include "base/result.h"
+
+namespace weft {
+
+inline constexpr std::string_view kOverlayPrefix = "overlay/";
+
+// overlay/net/NAME: this host has the network.
+struct NetworkClaim {
+    uint64_t stamp = 0;  // wall clock, ms: the earliest claim is the network's truth
+    uint32_t vni = 0;
+    uint32_t mtu = 0;  // of the containers
+    bool internal = false;
+    IpAddress vtep;
+    uint16_t port = 0;               // UDP
+    std::vector<IpPrefix> gateways;  // gateway address with the subnet's length, a subnet each, sorted
+
+    bool operator==(const NetworkClaim&) const = default;
+};
+
+// overlay/ep/NAME/ENDPOINT: this host has the container.
+struct EndpointRow {
+    uint64_t stamp = 0;  // as above: of two that have one address the later is right
+    MacAddress mac;
+    std::optional<IpAddress> v4;
+    std::optional<IpAddress> v6;
+
+    bool operator==(const EndpointRow&) const = default;
+};
+
+std::string networkKey(const std::string& name);
+std::string endpointKey(const std::string& name, const EndpointId& id);
+
+struct OverlayKey {
+    std::string network;
+    std::optional<EndpointId> endpoint;  // none: the network's own row
+};
+std::optional<OverlayKey> parseOverlayKey(std::string_view key);
+
+std::string encode(const NetworkClaim& claim);
+std::string encode(const EndpointRow& row);
+// Corrupt unless all of it is as encode() writes it.
+Result<NetworkClaim> decodeClaim(std::string_view value);
+Result<EndpointRow> decodeEndpoint(std::string_view value);
+
+}  // namespace weft

@@ -1,0 +1,98 @@
+#include "drivers/overlay/overlay_view.h"
+
+#include "base/log.h"
+
+namespace weft {
+
+void OverlayView::apply(kv::RowEvent event, const kv::Row& row) {
+    const auto key = parseOverlayKey(row.key);
+    if (!key) return;
+    const Owned owned{row.owner, row.key};
+    const std::lock_guard lock(mutex_);
+    rows_.erase(owned);
+    if (key->endpoint) {
+        endpoints_[key->network].erase(owned);
+    } else {
+        claims_[key->network].erase(row.owner);
+    }
+    if (event == kv::RowEvent::Put) {
+        rows_.emplace(owned, row.value);
+        if (key->endpoint) {
+            if (auto decoded = decodeEndpoint(row.value)) {
+                endpoints_[key->network].emplace(owned, *decoded);
+            } else {
+                logWarn("msg=\"ignore row\" key={} owner={} error={}", row.key, row.owner.brief(),
+                        logValue(decoded.error().message));
+            }
+        } else if (auto decoded = decodeClaim(row.value)) {
+            claims_[key->network].emplace(row.owner, *std::move(decoded));
+        } else {
+            logWarn("msg=\"ignore row\" key={} owner={} error={}", row.key, row.owner.brief(),
+                    logValue(decoded.error().message));
+        }
+    }
+    if (const auto found = claims_.find(key->network); found != claims_.end() && found->second.empty()) {
+        claims_.erase(found);
+    }
+    if (const auto found = endpoints_.find(key->network); found != endpoints_.end() && found->second.empty()) {
+        endpoints_.erase(found);
+    }
+    marked_.insert(key->network);
+    changed_.notify_all();
+}
+
+std::vector<OverlayView::Claim> OverlayView::claims(const std::string& network) const {
+    const std::lock_guard lock(mutex_);
+    std::vector<Claim> found;
+    if (const auto entry = claims_.find(network); entry != claims_.end()) {
+        for (const auto& [owner, claim] : entry->second) found.push_back({owner, claim});
+    }
+    return found;
+}
+
+std::map<std::string, std::vector<OverlayView::Claim>> OverlayView::claims() const {
+    const std::lock_guard lock(mutex_);
+    std::map<std::string, std::vector<Claim>> all;
+    for (const auto& [network, claims] : claims_) {
+        for (const auto& [owner, claim] : claims) all[network].push_back({owner, claim});
+    }
+    return all;
+}
+
+std::vector<OverlayView::Endpoint> OverlayView::endpoints(const std::string& network) const {
+    const std::lock_guard lock(mutex_);
+    std::vector<Endpoint> found;
+    if (const auto entry = endpoints_.find(network); entry != endpoints_.end()) {
+        for (const auto& [owned, row] : entry->second) found.push_back({owned.first, row});
+    }
+    return found;
+}
+
+std::map<std::string, std::string> OverlayView::rowsOf(const kv::NodeId& owner) const {
+    const std::lock_guard lock(mutex_);
+    std::map<std::string, std::string> rows;
+    for (auto row = rows_.lower_bound({owner, {}}); row != rows_.end() && row->first.first == owner; ++row) {
+        rows.emplace(row->first.second, row->second);
+    }
+    return rows;
+}
+
+void OverlayView::mark(const std::string& network) {
+    const std::lock_guard lock(mutex_);
+    marked_.insert(network);
+    changed_.notify_all();
+}
+
+std::set<std::string> OverlayView::takeMarked() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return stopping_ || !marked_.empty(); });
+    return stopping_ ? std::set<std::string>() : std::exchange(marked_, {});
+}
+
+void OverlayView::stop() {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+    changed_.notify_all();
+}
+
+}  // namespace weft

@@ -1,0 +1,122 @@
+// Firewall: intent in, packet filter rules out.
+//
+// Callers speak of networks and published ports, never of chains or rules. Two back ends implement it over one test
+// suite: iptc (libip4tc/libip6tc on the legacy tables) and nft (libnftables, maps); tests use a recording fake.
+//
+// The intent, for every network N with bridge B and subnets S:
+// - forwarding: B to B passes if icc, else only to published ports; B to elsewhere passes unless internal; elsewhere
+//   to B passes for replies, for published ports and (routed mode) for ICMP; all else to B is dropped. An internal
+//   network passes B to B only.
+// - direct access: a packet that comes in on another link for an address in S, not the host's own, is dropped before
+//   routing, unless the family is in routed mode or not masqueraded (replies come straight to S then, and forwarding
+//   lets new connections in only where they were DNATed).
+// - NAT: S leaving by another link is masqueraded (or SNATed to hostAddress) if masquerade; published ports are DNATed
+//   for traffic to the host's own addresses from outside, from the host and from containers (hairpin).
+// - a port published on a loopback address is reachable from the host only.
+// - the tunnel port of overlay networks takes packets from the other members' addresses only.
+// - the engine's own filter tables, whichever world they are in, let B's traffic pass behind DOCKER-USER.
+//
+// Idempotent: setting an equal intent again changes nothing; removing what is absent succeeds. Each call is atomic:
+// one commit per table (iptc) or one transaction (nft), so a packet sees the rules before or after, never between.
+// Any thread. Blocks on the kernel, and iptc on the xtables lock for at most a few seconds (Timeout).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/id.h"
+#include "base/ip.h"
+#include "base/result.h"
+
+namespace weft::firewall {
+
+enum class GatewayMode : uint8_t {
+    Nat,     // published ports are mapped on the host; container addresses are hidden
+    Routed,  // no NAT; published ports are opened at the container's own address
+};
+
+struct Network {
+    NetworkId id;
+    std::string bridge;             // link name
+    std::vector<IpPrefix> subnets;  // network form, both families
+    bool internal = false;
+    bool icc = true;
+    bool masquerade = true;
+    GatewayMode modeV4 = GatewayMode::Nat;
+    GatewayMode modeV6 = GatewayMode::Nat;
+    std::optional<IpAddress> hostAddressV4;  // SNAT source in place of MASQUERADE
+    std::optional<IpAddress> hostAddressV6;
+
+    bool operator==(const Network&) const = default;
+};
+
+// One mapping; in routed mode hostIp/hostPort are ignored and the container's port is opened.
+struct PublishedPort {
+    uint8_t protocol = 6;  // IP protocol number: 6, 17 or 132
+    IpAddress hostIp;      // any() of its family: every host address of that family
+    uint16_t hostPort = 0;
+    IpAddress containerIp;  // same family as hostIp
+    uint16_t containerPort = 0;
+
+    auto operator<=>(const PublishedPort&) const = default;
+};
+
+struct Endpoint {
+    EndpointId id;
+    NetworkId networkId;
+    std::vector<PublishedPort> ports;
+
+    bool operator==(const Endpoint&) const = default;
+};
+
+// The UDP port at which overlay frames arrive (RFC 7348): whoever may send there can put frames into the networks.
+struct Tunnel {
+    uint16_t port = 0;            // 0: none, and no rule about it
+    std::set<IpAddress> members;  // everybody else's packets to that port of this host are dropped
+
+    bool operator==(const Tunnel&) const = default;
+};
+
+// Everything that should be in the kernel, the tunnel apart.
+struct Intent {
+    std::vector<Network> networks;
+    std::vector<Endpoint> endpoints;
+};
+
+struct SyncReport {
+    std::vector<std::string>
+        repairs;  // one line a difference found ("chain WEFT-FORWARD missing"); empty: all was right
+};
+
+enum class Backend : uint8_t { Iptc, Nft };
+
+class Firewall {
+public:
+    virtual ~Firewall() = default;
+
+    [[nodiscard]] virtual Backend backend() const = 0;
+
+    virtual Result<void> setNetwork(const Network& network) = 0;
+    virtual Result<void> removeNetwork(const NetworkId& id) = 0;
+
+    // Replaces the whole list of the endpoint's ports; an empty list unpublishes.
+    virtual Result<void> setEndpoint(const Endpoint& endpoint) = 0;
+    virtual Result<void> removeEndpoint(const EndpointId& id) = 0;
+
+    // Replaces what was set before; sync() keeps it. Before the first network or sync() of this process it is only
+    // remembered, for what is in the kernel is still an earlier process' work.
+    virtual Result<void> setTunnel(const Tunnel& tunnel) = 0;
+
+    // Makes the kernel equal to `intent` and the tunnel in one go: after a start, or when rules were damaged by others.
+    // Also puts back the passage through the engine's tables. With dryRun only reports.
+    virtual Result<SyncReport> sync(const Intent& intent, bool dryRun) = 0;
+
+    // Removes everything this back end ever made (uninstall, change of back end).
+    virtual Result<void> clear() = 0;
+};
+
+}  // namespace weft::firewall

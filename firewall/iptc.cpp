@@ -1,0 +1,182 @@
+#include "firewall/iptc.h"
+
+#include <array>
+#include <set>
+#include <utility>
+
+#include "firewall/iptc_lock.h"
+#include "firewall/iptc_rules.h"
+#include "firewall/iptc_table.h"
+#include "firewall/passage.h"
+
+namespace weft::firewall {
+
+namespace {
+
+using namespace iptc;
+
+constexpr auto kLockPatience = std::chrono::seconds(4);
+
+using Families = std::set<IpFamily>;
+const Families kBothFamilies = {IpFamily::V4, IpFamily::V6};
+
+// Opening commits guards before mappings, closing the other way round: no packet finds a mapping without its guard.
+enum class Order : uint8_t { Opening, Closing };
+
+constexpr std::array kTables = {"raw", "filter", "nat"};
+
+std::set<std::string> bridgesOf(const State& state) {
+    std::set<std::string> bridges;
+    for (const auto& [id, network] : state.networks) bridges.insert(network.bridge);
+    return bridges;
+}
+
+TableContent contentOf(std::string_view table, const State& state, IpFamily family) {
+    if (table == "raw") return rawTable(state, family);
+    if (table == "nat") return natTable(state, family);
+    return filterTable(state, family);
+}
+
+// Exchanges map[key] with `value`, where nothing stands for an absent entry.
+template <typename Map>
+void exchange(Map& map, const typename Map::key_type& key, std::optional<typename Map::mapped_type>& value) {
+    std::optional<typename Map::mapped_type> old;
+    if (const auto found = map.find(key); found != map.end()) {
+        old = std::move(found->second);
+        map.erase(found);
+    }
+    if (value) map.emplace(key, *std::move(value));
+    value = std::move(old);
+}
+
+class IptcFirewall final : public Firewall {
+public:
+    [[nodiscard]] Backend backend() const override { return Backend::Iptc; }
+
+    Result<void> setNetwork(const Network& network) override {
+        return changeNetwork(network.id, network, Order::Opening).within("firewall network " + network.id.brief());
+    }
+    Result<void> removeNetwork(const NetworkId& id) override {
+        return changeNetwork(id, std::nullopt, Order::Closing).within("firewall network " + id.brief());
+    }
+    Result<void> setEndpoint(const Endpoint& endpoint) override {
+        return changeEndpoint(endpoint.id, endpoint, Order::Opening).within("firewall endpoint " + endpoint.id.brief());
+    }
+    Result<void> removeEndpoint(const EndpointId& id) override {
+        return changeEndpoint(id, std::nullopt, Order::Closing).within("firewall endpoint " + id.brief());
+    }
+
+    Result<void> setTunnel(const Tunnel& tunnel) override {
+        WEFT_ASSIGN(const auto lock, XtablesLock::take(kLockPatience));
+        Tunnel previous = std::exchange(state_.tunnel, tunnel);
+        if (!written_) return {};
+        std::vector<std::string> repairs;
+        auto applied = apply(state_, kBothFamilies, Order::Opening, false, repairs);
+        if (!applied) state_.tunnel = std::move(previous);
+        return std::move(applied).within("firewall tunnel");
+    }
+
+    Result<SyncReport> sync(const Intent& intent, bool dryRun) override {
+        WEFT_ASSIGN(State wanted, stateOf(intent));
+        WEFT_ASSIGN(const auto lock, XtablesLock::take(kLockPatience));
+        wanted.tunnel = state_.tunnel;
+        SyncReport report;
+        WEFT_TRY(findEngineBridges(wanted).within("firewall sync"));
+        WEFT_TRY(apply(wanted, kBothFamilies, Order::Opening, dryRun, report.repairs).within("firewall sync"));
+        WEFT_TRY(reconcileNftPassage(bridgesOf(wanted), dryRun, report.repairs).within("firewall sync"));
+        if (!dryRun) {
+            state_ = std::move(wanted);
+            written_ = true;
+        }
+        return report;
+    }
+
+    Result<void> clear() override {
+        WEFT_ASSIGN(const auto lock, XtablesLock::take(kLockPatience));
+        std::vector<std::string> removed;
+        WEFT_TRY(reconcileNftPassage({}, false, removed).within("firewall clear"));
+        WEFT_TRY(apply({}, kBothFamilies, Order::Closing, false, removed).within("firewall clear"));
+        state_ = {};
+        written_ = false;
+        return {};
+    }
+
+private:
+    static void addFamilies(Families& families, const Network& network) {
+        for (const auto& subnet : network.subnets) families.insert(subnet.family());
+    }
+    static void addFamilies(Families& families, const Endpoint& endpoint) {
+        for (const auto& port : endpoint.ports) families.insert(port.containerIp.family());
+    }
+
+    Result<void> changeNetwork(const NetworkId& id, const std::optional<Network>& network, Order order) {
+        if (network) WEFT_TRY(validate(*network));
+        WEFT_ASSIGN(const auto lock, XtablesLock::take(kLockPatience));
+        WEFT_TRY(findEngineBridges(state_));
+        WEFT_TRY(change(&State::networks, id, network, order));
+        written_ = true;
+        std::vector<std::string> repairs;
+        return reconcileNftPassage(bridgesOf(state_), false, repairs);
+    }
+    Result<void> changeEndpoint(const EndpointId& id, const std::optional<Endpoint>& endpoint, Order order) {
+        if (endpoint) WEFT_TRY(validate(*endpoint));
+        WEFT_ASSIGN(const auto lock, XtablesLock::take(kLockPatience));
+        return change(&State::endpoints, id, endpoint, order);
+    }
+
+    // As of the last change of networks or sync(): reading them takes as long as a publish.
+    static Result<void> findEngineBridges(State& state) {
+        const auto ours = bridgesOf(state);
+        WEFT_ASSIGN(auto found, nftEngineBridges(ours));
+        for (const auto family : kBothFamilies) {
+            WEFT_ASSIGN(auto engines, engineBridges(family));
+            found.merge(engines);
+        }
+        for (const auto& own : ours) found.erase(own);
+        state.engines = std::move(found);
+        return {};
+    }
+
+    template <typename Map>
+    Result<void> change(Map State::*member, const typename Map::key_type& id,
+                        std::optional<typename Map::mapped_type> value, Order order) {
+        auto& map = state_.*member;
+        Families families;
+        if (value) addFamilies(families, *value);
+        exchange(map, id, value);
+        if (value) addFamilies(families, *value);
+
+        std::vector<std::string> repairs;
+        auto result = apply(state_, families, order, false, repairs);
+        if (!result) {
+            exchange(map, id, value);
+            const Order back = order == Order::Opening ? Order::Closing : Order::Opening;
+            (void)apply(state_, families, back, false, repairs);  // what fails here too, the next sync() finds
+        }
+        return result;
+    }
+
+    // Every family's tables are read, and those that differ committed.
+    Result<void> apply(const State& state, const Families& families, Order order, bool dryRun,
+                       std::vector<std::string>& repairs) {
+        for (const auto family : families) {
+            for (size_t i = 0; i < kTables.size(); ++i) {
+                const char* table = kTables[order == Order::Opening ? i : kTables.size() - 1 - i];
+                WEFT_TRY(reconcile(family, table, contentOf(table, state, family), dryRun, repairs));
+            }
+        }
+        return {};
+    }
+
+    // Under the XtablesLock.
+    State state_;
+    bool written_ = false;  // the kernel has what state_ says
+};
+
+}  // namespace
+
+std::unique_ptr<Firewall> makeIptcFirewall() {
+    return std::make_unique<IptcFirewall>();
+}
+
+}  // namespace weft::firewall

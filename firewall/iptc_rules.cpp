@@ -1,0 +1,368 @@
+#include "firewall/iptc_rules.h"
+
+#include <netinet/in.h>
+
+#include <utility>
+
+namespace weft::firewall::iptc {
+
+namespace {
+
+constexpr const char* kRaw = "WEFT-RAW";
+constexpr const char* kTunnel = "WEFT-TUNNEL";
+constexpr const char* kDnat = "WEFT-DNAT";
+constexpr const char* kPostrouting = "WEFT-POSTROUTING";
+constexpr const char* kForward = "WEFT-FORWARD";
+constexpr const char* kToEngine = "WEFT-TO-ENGINE";
+constexpr const char* kHookComment = "weft";
+constexpr uint8_t kNeighbourSolicitation = 135;  // RFC 4861
+constexpr uint8_t kNeighbourAdvertisement = 136;
+
+IpPrefix loopback() {
+    return {IpAddress(IpFamily::V4, Uint128{127} << 24), 8};
+}
+
+constexpr uint8_t icmpProtocol(IpFamily family) {
+    if (family == IpFamily::V4) return IPPROTO_ICMP;
+    return IPPROTO_ICMPV6;
+}
+
+IpPrefix host(const IpAddress& address) {
+    return {address, static_cast<uint8_t>(addressBits(address.family()))};
+}
+
+template <typename T>
+OptionalMatch<T> is(T value) {
+    return Match<T>{std::move(value), false};
+}
+template <typename T>
+OptionalMatch<T> isNot(T value) {
+    return Match<T>{std::move(value), true};
+}
+
+// A network as one family sees it.
+struct View {
+    const Network& network;
+    std::vector<IpPrefix> subnets;
+    GatewayMode mode;
+    std::optional<IpAddress> hostAddress;
+    std::vector<const Endpoint*> endpoints;
+
+    [[nodiscard]] bool nat() const { return mode == GatewayMode::Nat && !network.internal; }
+    [[nodiscard]] bool masquerades() const { return nat() && network.masquerade; }
+    [[nodiscard]] std::string comment() const { return "weft " + network.id.brief(); }
+    [[nodiscard]] std::string chain() const { return "WEFT-TO-" + network.bridge; }
+};
+
+std::vector<View> networksOf(const State& state, IpFamily family) {
+    const bool v4 = family == IpFamily::V4;
+    std::vector<View> views;
+    std::map<NetworkId, size_t> index;
+    for (const auto& [id, network] : state.networks) {
+        View view{
+            network, {}, v4 ? network.modeV4 : network.modeV6, v4 ? network.hostAddressV4 : network.hostAddressV6, {}};
+        for (const auto& subnet : network.subnets) {
+            if (subnet.family() == family) view.subnets.push_back(subnet);
+        }
+        if (view.subnets.empty()) continue;
+        index.emplace(id, views.size());
+        views.push_back(std::move(view));
+    }
+    for (const auto& [id, endpoint] : state.endpoints) {
+        const auto at = index.find(endpoint.networkId);
+        if (at != index.end()) views[at->second].endpoints.push_back(&endpoint);
+    }
+    return views;
+}
+
+// Calls `use(endpoint, port)` for each port a network publishes in a family.
+template <typename Use>
+void forEachPort(const View& view, IpFamily family, const Use& use) {
+    if (view.network.internal) return;
+    for (const auto* endpoint : view.endpoints) {
+        for (const auto& port : endpoint->ports) {
+            if (port.containerIp.family() == family) use(*endpoint, port);
+        }
+    }
+}
+
+std::string commentOf(const Endpoint& endpoint) {
+    return "weft " + endpoint.id.brief();
+}
+
+Rule jump(const char* target) {
+    Rule rule;
+    rule.comment = kHookComment;
+    rule.target = target;
+    return rule;
+}
+
+Chain fromMembers(const Tunnel& tunnel, IpFamily family) {
+    Chain chain{kTunnel, {}};
+    for (const IpAddress& member : tunnel.members) {
+        if (member.family() != family) continue;
+        Rule rule = jump("RETURN");
+        rule.source = is(host(member));
+        chain.rules.push_back(std::move(rule));
+    }
+    chain.rules.push_back(jump("DROP"));
+    return chain;
+}
+
+}  // namespace
+
+TableContent rawTable(const State& state, IpFamily family) {
+    Chain chain{kRaw, {}};
+    for (const auto& view : networksOf(state, family)) {
+        const std::string& bridge = view.network.bridge;
+        if (family == IpFamily::V4) {
+            // The driver sets route_localnet on bridges for 127.0.0.1:PORT from the host; containers must not use it.
+            for (const bool toHost : {true, false}) {
+                Rule rule;
+                rule.comment = view.comment();
+                rule.in = is(bridge);
+                (toHost ? rule.destination : rule.source) = is(loopback());
+                rule.target = "DROP";
+                chain.rules.push_back(std::move(rule));
+            }
+        }
+        // Without masquerade replies from elsewhere come straight to the subnet, so FORWARD has to tell them apart.
+        if (view.network.internal || view.masquerades()) {
+            for (const auto& subnet : view.subnets) {
+                Rule rule;
+                rule.comment = view.comment();
+                rule.in = isNot(bridge);
+                rule.destination = is(subnet);
+                rule.toLocal = false;  // the gateway's address is the host's: published ports answer there
+                rule.target = "DROP";
+                chain.rules.push_back(std::move(rule));
+            }
+        }
+        if (!view.nat()) continue;
+        forEachPort(view, family, [&](const Endpoint& endpoint, const PublishedPort& port) {
+            if (!port.hostIp.isLoopback() || port.hostPort == 0) return;
+            // DNAT comes before routing would find a loopback address on a wire odd.
+            Rule rule;
+            rule.comment = commentOf(endpoint);
+            rule.in = isNot(std::string("lo"));
+            rule.destination = is(host(port.hostIp));
+            rule.protocol = port.protocol;
+            rule.destinationPort = port.hostPort;
+            rule.target = "DROP";
+            chain.rules.push_back(std::move(rule));
+        });
+    }
+    TableContent table;
+    if (state.tunnel.port != 0) {
+        Rule enter = jump(kTunnel);
+        enter.protocol = IPPROTO_UDP;
+        enter.destinationPort = state.tunnel.port;
+        enter.toLocal = true;
+        chain.rules.push_back(std::move(enter));
+        table.chains.push_back(fromMembers(state.tunnel, family));
+    }
+    if (chain.rules.empty()) return {};
+    table.chains.push_back(std::move(chain));
+    table.hooks = {{"PREROUTING", true, jump(kRaw)}};
+    return table;
+}
+
+TableContent natTable(const State& state, IpFamily family) {
+    const auto views = networksOf(state, family);
+    if (views.empty()) return {};
+    Chain dnat{kDnat, {}};
+    Chain postrouting{kPostrouting, {}};
+    for (const auto& view : views) {
+        if (!view.nat()) continue;
+        const std::string& bridge = view.network.bridge;
+        for (const auto& subnet : view.subnets) {
+            if (view.masquerades()) {
+                Rule egress;
+                egress.comment = view.comment();
+                egress.source = is(subnet);
+                egress.out = isNot(bridge);
+                egress.target = view.hostAddress ? "SNAT" : "MASQUERADE";
+                if (view.hostAddress) egress.natAddress = *view.hostAddress;
+                postrouting.rules.push_back(std::move(egress));
+            }
+            // Hairpin: the reply of a container on the same bridge must come back through here to be un-DNATed.
+            Rule hairpin;
+            hairpin.comment = view.comment();
+            hairpin.source = is(subnet);
+            hairpin.out = is(bridge);
+            hairpin.ctState = is(CtState::Dnat);
+            hairpin.target = "MASQUERADE";
+            postrouting.rules.push_back(std::move(hairpin));
+        }
+        if (family == IpFamily::V4) {
+            Rule fromLoopback;
+            fromLoopback.comment = view.comment();
+            fromLoopback.source = is(loopback());
+            fromLoopback.out = is(bridge);
+            fromLoopback.target = "MASQUERADE";
+            postrouting.rules.push_back(std::move(fromLoopback));
+        }
+        forEachPort(view, family, [&](const Endpoint& endpoint, const PublishedPort& port) {
+            if (port.hostPort == 0) return;  // opened in routed mode, but here there is no place to map it
+            Rule rule;
+            rule.comment = commentOf(endpoint);
+            if (!port.hostIp.isAny()) rule.destination = is(host(port.hostIp));
+            rule.protocol = port.protocol;
+            rule.destinationPort = port.hostPort;
+            rule.target = "DNAT";
+            rule.natAddress = port.containerIp;
+            rule.natPort = port.containerPort;
+            dnat.rules.push_back(std::move(rule));
+        });
+    }
+    Hook prerouting{"PREROUTING", false, jump(kDnat)};
+    prerouting.rule.toLocal = true;
+    Hook output{"OUTPUT", false, jump(kDnat)};
+    output.rule.toLocal = true;
+    // The kernel cannot route from ::1 to another link, so a DNAT there would only lose the packet.
+    if (family == IpFamily::V6) output.rule.destination = isNot(host(IpAddress(IpFamily::V6, 1)));
+    TableContent table;
+    table.chains.push_back(std::move(dnat));
+    table.chains.push_back(std::move(postrouting));
+    table.hooks = {std::move(prerouting), std::move(output), {"POSTROUTING", false, jump(kPostrouting)}};
+    return table;
+}
+
+namespace {
+
+// What may enter a network's bridge.
+Chain toBridge(const View& view, IpFamily family) {
+    const std::string& bridge = view.network.bridge;
+    Chain chain{view.chain(), {}};
+    const auto rule = [&](const char* target) -> Rule& {
+        chain.rules.emplace_back();
+        chain.rules.back().comment = view.comment();
+        chain.rules.back().target = target;
+        return chain.rules.back();
+    };
+
+    rule("ACCEPT").ctState = is(CtState::EstablishedOrRelated);
+    if (view.network.icc) {
+        rule("ACCEPT").in = is(bridge);
+    } else if (family == IpFamily::V6) {
+        // Neighbours still have to find each other's published ports. Conntrack does not track these.
+        for (const uint8_t type : {kNeighbourSolicitation, kNeighbourAdvertisement}) {
+            auto& neighbour = rule("ACCEPT");
+            neighbour.in = is(bridge);
+            neighbour.protocol = IPPROTO_ICMPV6;
+            neighbour.icmpv6Type = type;
+        }
+    }
+    if (view.nat()) {
+        // Ports are open at the host's addresses only, also where the raw table's guard has to let replies pass.
+        auto& direct = rule("DROP");
+        direct.in = isNot(bridge);
+        direct.ctState = isNot(CtState::Dnat);
+    } else if (!view.network.internal) {
+        auto& icmp = rule("ACCEPT");
+        icmp.in = isNot(bridge);
+        icmp.protocol = icmpProtocol(family);
+    }
+    forEachPort(view, family, [&](const Endpoint& endpoint, const PublishedPort& port) {
+        auto& published = rule("ACCEPT");
+        published.comment = commentOf(endpoint);
+        published.destination = is(host(port.containerIp));
+        published.protocol = port.protocol;
+        published.destinationPort = port.containerPort;
+    });
+    rule("DROP");
+    return chain;
+}
+
+Rule toEngine(const std::string& bridge) {
+    Rule rule;
+    rule.comment = kHookComment;
+    rule.out = is(bridge);
+    rule.target = "RETURN";
+    return rule;
+}
+
+// Engines before 28 let everybody reach a published port at the container's own address. Of ours, only what came by the
+// host's address may; replies are to connections that our own rules let in.
+Chain betweenWorlds(const std::vector<View>& views) {
+    Chain chain{kToEngine, {}};
+    for (const CtState passes : {CtState::EstablishedOrRelated, CtState::Dnat}) {
+        Rule rule;
+        rule.comment = kHookComment;
+        rule.ctState = is(passes);
+        rule.target = "RETURN";
+        chain.rules.push_back(std::move(rule));
+    }
+    for (const auto& view : views) {
+        Rule rule;
+        rule.comment = view.comment();
+        rule.in = is(view.network.bridge);
+        rule.target = "DROP";
+        chain.rules.push_back(std::move(rule));
+    }
+    return chain;
+}
+
+}  // namespace
+
+TableContent filterTable(const State& state, IpFamily family) {
+    const auto views = networksOf(state, family);
+    if (views.empty()) return {};
+    TableContent table;
+    Chain forward{kForward, {}};
+    const auto rule = [&](const View& view, std::string target) -> Rule& {
+        forward.rules.emplace_back();
+        forward.rules.back().comment = view.comment();
+        forward.rules.back().target = std::move(target);
+        return forward.rules.back();
+    };
+    for (const auto& view : views) {
+        if (!view.network.internal) continue;
+        const std::string& bridge = view.network.bridge;
+        auto& leaving = rule(view, "DROP");
+        leaving.in = is(bridge);
+        leaving.out = isNot(bridge);
+        auto& entering = rule(view, "DROP");
+        entering.in = isNot(bridge);
+        entering.out = is(bridge);
+    }
+    // Each of these chains decides, so what gets past them all does not go to a bridge of ours.
+    for (const auto& view : views) {
+        rule(view, view.chain()).out = is(view.network.bridge);
+        table.chains.push_back(toBridge(view, family));
+    }
+    if (!state.engines.empty()) table.chains.push_back(betweenWorlds(views));
+    for (const auto& bridge : state.engines) {
+        Rule guard = toEngine(bridge);
+        guard.target = kToEngine;
+        forward.rules.push_back(std::move(guard));
+        forward.rules.push_back(toEngine(bridge));
+    }
+    for (const auto& view : views) {
+        if (!view.network.internal) rule(view, "ACCEPT").in = is(view.network.bridge);
+    }
+    table.chains.push_back(std::move(forward));
+    table.hooks.push_back({"FORWARD", true, jump(kForward)});
+    return table;
+}
+
+TableContent passageTable(const std::set<std::string>& bridges, const std::set<std::string>& engineBridges) {
+    if (bridges.empty()) return {};
+    Chain forward{kForward, {}};
+    for (const auto& bridge : engineBridges) forward.rules.push_back(toEngine(bridge));
+    for (const bool entering : {true, false}) {
+        for (const auto& bridge : bridges) {
+            Rule rule;
+            rule.comment = kHookComment;
+            (entering ? rule.out : rule.in) = is(bridge);
+            rule.target = "ACCEPT";
+            forward.rules.push_back(std::move(rule));
+        }
+    }
+    TableContent table;
+    table.chains.push_back(std::move(forward));
+    table.hooks.push_back({"FORWARD", true, jump(kForward)});
+    return table;
+}
+
+}  // namespace weft::firewall::iptc

@@ -1,0 +1,929 @@
+#include "ipam/block_allocator.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+#include "base/log.h"
+#include "kv/wire.h"
+
+namespace weft::ipam {
+
+namespace {
+
+using kv::NodeId;
+
+constexpr uint8_t kVersion = 1;
+constexpr unsigned kSingleBits = 24;
+constexpr std::string_view kUnitPrefix = "ipam/unit/";
+constexpr std::string_view kWantPrefix = "ipam/want/";
+constexpr std::string_view kNoPrefix = "ipam/no/";
+
+std::string text(const kv::Writer& out) {
+    return {out.view().begin(), out.view().end()};
+}
+
+uint64_t base(uint64_t singleGeneration) {
+    return singleGeneration >> kSingleBits;
+}
+
+std::string hex(Uint128 value) {
+    static constexpr std::string_view kDigits = "0123456789abcdef";
+    std::string out;
+    do {
+        out.insert(out.begin(), kDigits[static_cast<size_t>(value & 15)]);
+        value >>= 4;
+    } while (value != 0);
+    return out;
+}
+
+std::optional<Uint128> parseHex(std::string_view digits) {
+    if (digits.empty() || digits.size() > 32) return std::nullopt;
+    Uint128 value = 0;
+    for (const char digit : digits) {
+        unsigned nibble = 0;
+        if (std::from_chars(&digit, &digit + 1, nibble, 16).ec != std::errc()) return std::nullopt;
+        value = value << 4 | nibble;
+    }
+    return value;
+}
+
+}  // namespace
+
+std::string describeHolders(const SharedPool& pool) {
+    std::string out;
+    for (const auto& holder : pool.holders) {
+        out += (out.empty() ? "" : ", ") + holder.host + " holds " + std::to_string(holder.blocks) + " blocks";
+        if (!holder.alive) out += " (away)";
+    }
+    return out;
+}
+
+BlockPlan::BlockPlan(const IpPrefix& pool) : prefix(pool), usable(usableRange(pool)) {
+    const unsigned host = addressBits(pool.family()) - pool.length();
+    // 32 blocks of a /24, 256 of a /16 and of anything larger; single addresses in a /27 and smaller.
+    const unsigned countBits = host <= 5 ? host : host <= 8 ? 5 : std::min(8U, 5 + (host - 8) * 3 / 8);
+    bits = host - countBits;
+    count = 1U << countBits;
+}
+
+uint32_t BlockPlan::blockOf(const IpAddress& address) const {
+    return static_cast<uint32_t>((address.bits() - prefix.first().bits()) >> bits);
+}
+
+AddressRange BlockPlan::range(uint32_t block) const {
+    const Uint128 first = prefix.first().bits() + (Uint128{block} << bits);
+    const Uint128 last = first + ((Uint128{1} << bits) - 1);
+    return {std::max(first, usable.first), std::min(last, usable.last)};
+}
+
+// --- rows ---
+
+std::string BlockAllocator::encode(const Unit& unit) {
+    kv::Writer out;
+    out.u8(kVersion);
+    out.u64(unit.generation);
+    out.id(unit.holder);
+    return text(out);
+}
+
+std::string BlockAllocator::encode(const Want& want) {
+    kv::Writer out;
+    out.u8(kVersion);
+    out.u32(want.pool);
+    out.u8(static_cast<uint8_t>(want.kind));
+    out.u64(want.serial);
+    out.id(want.target);
+    out.address({want.address, 0});
+    out.address({want.within.address(), 0});
+    out.u8(want.within.length());
+    return text(out);
+}
+
+std::string BlockAllocator::keyOf(const UnitKey& key) {
+    return std::string(kUnitPrefix) + std::to_string(key.pool) + (key.single ? "/a" : "/b") + hex(key.number);
+}
+
+std::optional<BlockAllocator::UnitKey> BlockAllocator::parseKey(const std::string& key) {
+    UnitKey unit;
+    const char* end = key.data() + key.size();
+    const auto [at, error] = std::from_chars(key.data() + kUnitPrefix.size(), end, unit.pool);
+    if (error != std::errc() || end - at < 3 || at[0] != '/' || (at[1] != 'a' && at[1] != 'b')) return std::nullopt;
+    unit.single = at[1] == 'a';
+    const auto number = parseHex(std::string_view(at + 2, static_cast<size_t>(end - at - 2)));
+    if (!number) return std::nullopt;
+    unit.number = *number;
+    return unit;
+}
+
+// Rows of a host that is away for now count on: who owns what does not depend on who is there.
+bool BlockAllocator::onRow(kv::RowEvent event, const kv::Row& row) {
+    const bool there = event == kv::RowEvent::Put;
+    kv::Reader in(kv::asBytes(row.value));
+    if (row.key.starts_with(kUnitPrefix)) {
+        const auto key = parseKey(row.key);
+        if (!key || event == kv::RowEvent::Suspended) return false;
+        if (!there) {
+            units_[row.owner].erase(*key);
+            return false;
+        }
+        Unit unit;
+        if (in.u8() == kVersion) {
+            unit.generation = in.u64();
+            unit.holder = in.id();
+        }
+        if (!in.done()) return false;
+        units_[row.owner][*key] = unit;
+        // What others give each other matters when somebody counts, and to demands at the next tick.
+        return row.owner == node_.id() || unit.holder == node_.id() || ledger_.frozen();
+    } else if (row.key.starts_with(kWantPrefix)) {
+        const std::pair at(row.owner, row.key.substr(kWantPrefix.size()));
+        Want want;
+        bool sound = there && row.owner != node_.id() && in.u8() == kVersion;
+        if (sound) {
+            want.pool = in.u32();
+            const uint8_t kind = in.u8();
+            sound = kind >= 1 && kind <= 3;
+            want.kind = static_cast<WantKind>(kind);
+            want.serial = in.u64();
+            want.target = in.id();
+            want.address = in.address().ip;
+            const IpAddress first = in.address().ip;
+            want.within = IpPrefix(first, in.u8());
+            sound =
+                sound && in.done() && want.target == node_.id() && want.within.length() <= addressBits(first.family());
+        }
+        if (sound) {
+            wants_[at] = want;
+        } else {
+            wants_.erase(at);
+            // Refusals go with what they refused.
+            if (row.owner != node_.id() && event != kv::RowEvent::Suspended) {
+                node_.erase(std::string(kNoPrefix) + row.owner.str() + "/" + at.second, [](const Result<void>&) {});
+            }
+        }
+    } else if (row.key.starts_with(kNoPrefix)) {
+        const std::string mine = std::string(kNoPrefix) + node_.id().str() + "/";
+        if (!row.key.starts_with(mine)) return false;
+        const std::string key = row.key.substr(mine.size()) + "@" + row.owner.str();
+        if (there && in.u8() == kVersion) {
+            refusals_[key] = in.u64();
+        } else {
+            refusals_.erase(key);
+        }
+    } else {
+        ledger_.onRow(event, row);
+    }
+    return true;
+}
+
+// --- life ---
+
+BlockAllocator::BlockAllocator(kv::Node& node, LocalIpam& book, const Clock& clock, BlockConfig config)
+    : node_(node),
+      book_(book),
+      clock_(clock),
+      config_(std::move(config)),
+      serial_(config_.ledger.random()),
+      ledger_(node, clock, config_.ledger,
+              {.unitsSettled = [this] { return saving_.empty(); },
+               .unitsDigest = [this](const NodeId& id) { return digest(id); },
+               .adopt = [this](std::function<void()> done) { adopt(std::move(done)); },
+               .changed = [this] { process(); }}) {
+    busy_ = true;
+    watch_ = node_.watch("ipam/", [this](kv::RowEvent event, const kv::Row& row) {
+        if (onRow(event, row)) process();
+    });
+    busy_ = false;
+    // Wants of an earlier life have nobody waiting.
+    for (const kv::Row& row : node_.table().list("ipam/")) {
+        if (row.owner != node_.id()) continue;
+        if (row.key.starts_with(kWantPrefix) || row.key.starts_with("ipam/ask/")) {
+            node_.erase(row.key, [](const Result<void>&) {});
+        }
+    }
+    process();
+}
+
+BlockAllocator::~BlockAllocator() {
+    node_.unwatch(watch_);
+    life_.reset();
+    for (auto& [key, demand] : std::exchange(demands_, {})) {
+        for (auto& done : demand.waiting) done(makeError(ErrorCode::Unavailable, "weftd is ending"));
+    }
+    for (auto& [prefix, demand] : std::exchange(poolDemands_, {})) {
+        for (auto& done : demand.waiting) done(makeError(ErrorCode::Unavailable, "weftd is ending"));
+    }
+}
+
+void BlockAllocator::tick() {
+    retryUnits();
+    askAhead();
+    handBack();
+    process();
+}
+
+void BlockAllocator::process() {
+    if (busy_) {
+        again_ = true;
+        return;
+    }
+    busy_ = true;
+    do {
+        again_ = false;
+        run();
+    } while (again_);
+    busy_ = false;
+    const bool before = std::exchange(wasBusy_, busy());
+    if (wasBusy_ && !before && config_.onBusy) config_.onBusy();
+}
+
+bool BlockAllocator::busy() const {
+    return !demands_.empty() || !poolDemands_.empty() || !failed_.empty() || ledger_.busy();
+}
+
+void BlockAllocator::run() {
+    ledger_.process();
+    acceptUnits();
+    sync();
+    answer();
+    pursuePools();
+    pursue();
+}
+
+// --- who owns what ---
+
+const PoolEntry* BlockAllocator::pool(uint32_t number) const {
+    const auto& pools = ledger_.committed().pools;
+    const auto found = std::ranges::find(pools, number, &PoolEntry::number);
+    return found == pools.end() ? nullptr : &*found;
+}
+
+const BlockAllocator::Unit* BlockAllocator::find(const NodeId& owner, const UnitKey& key) const {
+    const auto units = units_.find(owner);
+    if (units == units_.end()) return nullptr;
+    const auto unit = units->second.find(key);
+    return unit == units->second.end() ? nullptr : &unit->second;
+}
+
+std::optional<uint64_t> BlockAllocator::ownBlock(const PoolEntry& pool, uint32_t block) const {
+    const Unit* own = find(node_.id(), {pool.number, false, block});
+    if (own == nullptr) return pool.home == node_.id() ? std::optional<uint64_t>(0) : std::nullopt;
+    return own->holder == node_.id() ? std::optional(own->generation) : std::nullopt;
+}
+
+// Not if the block went through this host's hands since: then the address went along.
+bool BlockAllocator::ownSingle(const PoolEntry& pool, const BlockPlan& plan, const UnitKey& key) const {
+    const Unit* own = find(node_.id(), key);
+    if (own == nullptr || own->holder != node_.id()) return false;
+    const Unit* block = find(node_.id(), {pool.number, false, plan.blockOf({pool.prefix.family(), key.number})});
+    return block == nullptr || block->generation <= base(own->generation);
+}
+
+// Whether addresses of a block of this host are with others.
+bool BlockAllocator::carved(const PoolEntry& pool, const BlockPlan& plan, uint32_t block) const {
+    const uint64_t generation = ownBlock(pool, block).value_or(0);
+    const AddressRange range = plan.range(block);
+    const auto outside = [&](const auto& entries) {
+        for (auto at = entries.lower_bound({pool.number, true, range.first}); at != entries.end(); ++at) {
+            const UnitKey& key = at->first;
+            if (key.pool != pool.number || !key.single || key.number > range.last) break;
+            if (at->second.holder != node_.id() && base(at->second.generation) >= generation) return true;
+        }
+        return false;
+    };
+    const auto own = units_.find(node_.id());
+    return (own != units_.end() && outside(own->second)) || outside(saving_);
+}
+
+NodeId BlockAllocator::holder(const PoolEntry& pool, uint32_t block) const {
+    Unit best{0, pool.home};
+    for (const NodeId& id : ledger_.accepted().members) {
+        const Unit* unit = find(id, {pool.number, false, block});
+        if (unit != nullptr && unit->generation > best.generation) best = *unit;
+    }
+    return best.holder;
+}
+
+NodeId BlockAllocator::holderOf(const PoolEntry& pool, const BlockPlan& plan, const IpAddress& address) const {
+    const uint32_t block = plan.blockOf(address);
+    uint64_t blockGeneration = 0;
+    Unit best;
+    for (const NodeId& id : ledger_.accepted().members) {
+        if (const Unit* unit = find(id, {pool.number, false, block})) {
+            blockGeneration = std::max(blockGeneration, unit->generation);
+        }
+        const Unit* single = find(id, {pool.number, true, address.bits()});
+        if (single != nullptr && single->generation > best.generation) best = *single;
+    }
+    if (best.generation != 0 && base(best.generation) >= blockGeneration) return best.holder;
+    return holder(pool, block);
+}
+
+NodeId BlockAllocator::home(const PoolEntry& pool) const {
+    const LedgerView& view = ledger_.accepted();
+    return view.isMember(pool.home) || view.members.empty() ? pool.home : view.members.front();
+}
+
+std::map<NodeId, size_t> BlockAllocator::holders(const PoolEntry& pool) const {
+    std::map<NodeId, size_t> count;
+    const BlockPlan plan(pool.prefix);
+    for (uint32_t block = 0; block < plan.count; ++block) {
+        const AddressRange range = plan.range(block);
+        if (range.first <= range.last) ++count[holder(pool, block)];
+    }
+    for (const NodeId& id : ledger_.accepted().members) {
+        const auto units = units_.find(id);
+        if (units == units_.end()) continue;
+        for (const auto& [key, unit] : units->second) {
+            if (key.pool == pool.number && key.single && unit.holder == id) count.try_emplace(id, 0);
+        }
+    }
+    return count;
+}
+
+uint64_t BlockAllocator::digest(const NodeId& id) const {
+    kv::Writer out;
+    out.id(id);
+    if (const auto units = units_.find(id); units != units_.end()) {
+        for (const auto& [key, unit] : units->second) {
+            out.text8(keyOf(key));
+            out.u64(unit.generation);
+            out.id(unit.holder);
+        }
+    }
+    return kv::Table::hashKey(text(out));
+}
+
+bool BlockAllocator::mayGive(const NodeId& to) const {
+    return to != node_.id() && !ledger_.frozen() && !ledger_.forgotten() && ledger_.isMember() &&
+           ledger_.committed().isMember(to) && ledger_.accepted().isMember(to);
+}
+
+// --- the book follows the rows ---
+
+void BlockAllocator::putUnit(const UnitKey& key, Unit unit, std::function<void()> then) {
+    saving_[key] = unit;
+    node_.put(keyOf(key), encode(unit),
+              [this, key, unit, then = std::move(then), life = std::weak_ptr(life_)](const Result<void>& saved) {
+                  if (life.expired()) return;
+                  if (!saved) {  // it may be on the disk all the same: only the same again is safe
+                      failed_[key] = then;
+                      return;
+                  }
+                  saving_.erase(key);
+                  if (then) then();
+                  process();
+              });
+}
+
+void BlockAllocator::retryUnits() {
+    for (auto& [key, then] : std::exchange(failed_, {})) putUnit(key, saving_.at(key), then);
+}
+
+void BlockAllocator::acceptUnits() {
+    if (ledger_.frozen() || ledger_.forgotten() || !ledger_.isMember()) return;
+    std::vector<std::pair<UnitKey, Unit>> mine;
+    for (const NodeId& giver : ledger_.accepted().members) {
+        if (giver == node_.id() || !ledger_.committed().isMember(giver)) continue;
+        const auto units = units_.find(giver);
+        if (units == units_.end()) continue;
+        for (const auto& [key, unit] : units->second) {
+            if (unit.holder != node_.id() || saving_.contains(key) || pool(key.pool) == nullptr) continue;
+            const Unit* own = find(node_.id(), key);
+            if (own == nullptr || own->generation < unit.generation) mine.emplace_back(key, unit);
+        }
+    }
+    for (const auto& [key, unit] : mine) {
+        if (!saving_.contains(key)) putUnit(key, unit);
+    }
+}
+
+void BlockAllocator::sync() {
+    if (ledger_.forgotten()) {
+        if (held_.empty()) return;
+        for (const PoolEntry& pool : ledger_.committed().pools) book_.withdraw(pool.prefix);
+        held_.clear();
+        carved_.clear();
+        return;
+    }
+    for (const PoolEntry& pool : ledger_.committed().pools) {
+        const BlockPlan plan(pool.prefix);
+        for (uint32_t block = 0; block < plan.count; ++block) {
+            const UnitKey key{pool.number, false, block};
+            const AddressRange range = plan.range(block);
+            if (held(key) || saving_.contains(key) || range.first > range.last || !ownBlock(pool, block)) continue;
+            held_.insert(key);
+            std::erase_if(
+                held_, [&](const UnitKey& k) { return k.pool == pool.number && k.single && range.contains(k.number); });
+            // The gateway is every host's and never an endpoint's.
+            std::vector<Uint128> holes{pool.gateway.bits()};
+            for (const auto& [single, unit] : units_[node_.id()]) {
+                if (single.pool != pool.number || !single.single || !range.contains(single.number)) continue;
+                if (unit.holder == node_.id() || base(unit.generation) < *ownBlock(pool, block)) continue;
+                carved_.insert(single);
+                holes.push_back(single.number);
+            }
+            book_.hold(pool.prefix, range, holes);
+        }
+    }
+    const auto own = units_.find(node_.id());
+    if (own == units_.end()) return;
+    for (const auto& [key, unit] : own->second) {
+        const PoolEntry* of = key.single ? pool(key.pool) : nullptr;
+        if (of == nullptr || saving_.contains(key)) continue;
+        const BlockPlan plan(of->prefix);
+        const UnitKey block{key.pool, false, plan.blockOf({of->prefix.family(), key.number})};
+        const AddressRange only{key.number, key.number};
+        const bool mine = unit.holder == node_.id();
+        if (held(block)) {
+            if (mine && carved_.erase(key) != 0) book_.hold(of->prefix, only);
+        } else if (mine && !held(key) && !saving_.contains(block) && ownSingle(*of, plan, key)) {
+            held_.insert(key);
+            book_.hold(of->prefix, only);
+        }
+    }
+}
+
+// --- giving ---
+
+bool BlockAllocator::giveBlock(const PoolEntry& pool, const BlockPlan& plan, uint32_t block, const NodeId& to) {
+    const UnitKey key{pool.number, false, block};
+    if (!held(key) || saving_.contains(key) || !mayGive(to) || carved(pool, plan, block)) return false;
+    const auto generation = ownBlock(pool, block);
+    if (!generation || !book_.vacate(pool.prefix, plan.range(block))) return false;
+    held_.erase(key);
+    idleSince_.erase(key);
+    const AddressRange range = plan.range(block);
+    std::erase_if(carved_, [&](const UnitKey& k) { return k.pool == pool.number && range.contains(k.number); });
+    putUnit(key, {*generation + 1, to});
+    return true;
+}
+
+bool BlockAllocator::giveSingle(const PoolEntry& pool, const BlockPlan& plan, const IpAddress& address,
+                                const NodeId& to, bool vacated) {
+    const UnitKey key{pool.number, true, address.bits()};
+    const uint32_t block = plan.blockOf(address);
+    const UnitKey blockKey{pool.number, false, block};
+    if (plan.bits == 0) return giveBlock(pool, plan, block, to);
+    if (saving_.contains(key) || saving_.contains(blockKey) || !mayGive(to) || address == pool.gateway) return false;
+    const Unit* own = find(node_.id(), key);
+    uint64_t generation = own == nullptr ? 0 : own->generation;
+    if (held(blockKey)) {
+        if (carved_.contains(key)) return false;
+        generation = std::max(generation, *ownBlock(pool, block) << kSingleBits);
+    } else if (!held(key)) {
+        return false;
+    }
+    const AddressRange only{address.bits(), address.bits()};
+    if (!vacated && !book_.vacate(pool.prefix, only)) return false;
+    if (held(blockKey)) carved_.insert(key);
+    held_.erase(key);
+    idleSince_.erase(key);
+    putUnit(key, {generation + 1, to});
+    return true;
+}
+
+void BlockAllocator::answer() {
+    if (ledger_.frozen() || ledger_.forgotten()) return;
+    for (const auto& [at, want] : wants_) {
+        uint64_t& last = answered_[at];
+        const PoolEntry* of = pool(want.pool);
+        if (last == want.serial || of == nullptr || !mayGive(at.first)) continue;
+        last = want.serial;
+        const BlockPlan plan(of->prefix);
+        if (give(*of, plan, at.first, want) || onTheWay(want.pool, at.first)) continue;
+        kv::Writer out;
+        out.u8(kVersion);
+        out.u64(want.serial);
+        node_.put(std::string(kNoPrefix) + at.first.str() + "/" + at.second, text(out), [](const Result<void>&) {});
+        again_ = true;  // the maps may have changed
+        return;
+    }
+}
+
+// Something of the pool was given to it that it has not seen yet: it will, and needs no refusal.
+bool BlockAllocator::onTheWay(uint32_t pool, const NodeId& to) const {
+    const auto own = units_.find(node_.id());
+    if (own == units_.end()) return false;
+    return std::ranges::any_of(own->second, [&](const auto& entry) {
+        const auto& [key, unit] = entry;
+        if (key.pool != pool || unit.holder != to) return false;
+        const Unit* theirs = find(to, key);
+        return theirs == nullptr || theirs->generation < unit.generation;
+    });
+}
+
+bool BlockAllocator::give(const PoolEntry& pool, const BlockPlan& plan, const NodeId& asker, const Want& want) {
+    if (want.kind == WantKind::Exact) {
+        return pool.prefix.contains(want.address) && giveSingle(pool, plan, want.address, asker, false);
+    }
+    AddressRange within = plan.usable;
+    if (pool.prefix.contains(want.within)) {
+        within.first = std::max(within.first, want.within.first().bits());
+        within.last = std::min(within.last, want.within.last().bits());
+    }
+    std::vector<uint32_t> empty;
+    std::vector<Uint128> singles;
+    for (const UnitKey& key : held_) {
+        if (key.pool != pool.number) continue;
+        if (key.single) {
+            if (within.contains(key.number)) singles.push_back(key.number);
+            continue;
+        }
+        const auto block = static_cast<uint32_t>(key.number);
+        const AddressRange range = plan.range(block);
+        if (range.last < within.first || range.first > within.last) continue;
+        if (range.first == range.last && range.first == pool.gateway.bits()) continue;
+        if (!saving_.contains(key) && !carved(pool, plan, block) && book_.isVacant(pool.prefix, range)) {
+            empty.push_back(block);
+        }
+    }
+    // Whoever asks ahead gets what is to spare.
+    if (want.kind == WantKind::Ahead && empty.size() < 2) return false;
+    if (!empty.empty() && giveBlock(pool, plan, empty.back(), asker)) return true;
+    if (want.kind == WantKind::Ahead || plan.bits == 0) return false;
+    for (const Uint128 bits : singles) {
+        if (book_.isVacant(pool.prefix, {bits, bits}) &&
+            giveSingle(pool, plan, {pool.prefix.family(), bits}, asker, false))
+            return true;
+    }
+    if (const auto address = book_.vacateAny(pool.prefix, within)) {
+        if (giveSingle(pool, plan, *address, asker, true)) return true;
+        book_.hold(pool.prefix, {address->bits(), address->bits()});
+    }
+    return false;
+}
+
+// --- wanting ---
+
+void BlockAllocator::needPool(const IpPrefix& prefix, std::optional<IpAddress> given, Done done) {
+    const PoolEntry* known = poolOf(prefix);
+    const IpAddress gateway = given              ? *given
+                              : known != nullptr ? known->gateway
+                                                 : IpAddress(prefix.family(), usableRange(prefix).first);
+    PoolDemand& demand = poolDemands_[prefix];
+    if (demand.waiting.empty()) demand = {gateway, clock_.now() + config_.patience, {}, false};
+    if (demand.gateway != gateway) {
+        return done(makeError(ErrorCode::Busy, "pool " + prefix.str() + " is being made with gateway " +
+                                                   demand.gateway.str() + ", not " + gateway.str()));
+    }
+    demand.waiting.push_back(std::move(done));
+    process();
+}
+
+void BlockAllocator::pursuePools() {
+    for (auto at = poolDemands_.begin(); at != poolDemands_.end();) {
+        const IpPrefix prefix = at->first;
+        std::optional<Result<void>> result;
+        if (ledger_.forgotten()) {
+            result = makeError(ErrorCode::Unavailable, ledger_.obstacle());
+        } else if (const PoolEntry* known = poolOf(prefix); known != nullptr && ledger_.isMember()) {
+            result = Result<void>();
+            if (known->gateway != at->second.gateway) {
+                result = makeError(ErrorCode::Busy, "pool " + prefix.str() + " has gateway " + known->gateway.str() +
+                                                        " on all hosts, not " + at->second.gateway.str());
+            }
+        } else if (known == nullptr) {
+            for (const PoolEntry& other : ledger_.committed().pools) {
+                if (!other.prefix.overlaps(prefix)) continue;
+                result = makeError(ErrorCode::Busy,
+                                   "subnet " + prefix.str() + " overlaps the cluster's pool " + other.prefix.str());
+            }
+        }
+        if (!result && clock_.now() >= at->second.deadline) {
+            std::string why = ledger_.obstacle();
+            if (why.empty()) why = "the other hosts did not agree in time";
+            result = makeError(ErrorCode::Unavailable, "make pool " + prefix.str() + ": " + why);
+        }
+        if (!result) {
+            if (!std::exchange(at->second.asked, true)) ledger_.askPool(prefix, at->second.gateway);
+            ++at;
+            continue;
+        }
+        auto waiting = std::move(at->second.waiting);
+        at = poolDemands_.erase(at);
+        ledger_.withdrawPool(prefix);
+        for (auto& done : waiting) done(*result);
+        again_ = true;
+        return;
+    }
+}
+
+void BlockAllocator::needAddress(const IpPrefix& prefix, std::optional<IpAddress> exact, std::optional<IpPrefix> within,
+                                 Done done) {
+    const PoolEntry* of = poolOf(prefix);
+    if (of == nullptr || !ledger_.isMember() || ledger_.forgotten()) {
+        const std::string why = ledger_.obstacle();
+        return done(makeError(ErrorCode::Unavailable, "pool " + prefix.str() + ": " +
+                                                          (why.empty() ? "the cluster does not know it yet" : why)));
+    }
+    if (exact == of->gateway) {
+        return done(makeError(ErrorCode::Busy, exact->str() + " is the gateway of pool " + prefix.str()));
+    }
+    const std::string key = std::to_string(of->number) + "/" + (exact ? exact->str() : within ? within->str() : "any");
+    Demand& demand = demands_[key];
+    if (demand.waiting.empty()) {
+        demand.want = {of->number,
+                       exact ? WantKind::Exact : WantKind::Any,
+                       ++serial_,
+                       {},
+                       exact.value_or(IpAddress()),
+                       within.value_or(prefix)};
+        demand.asked.clear();
+        demand.silent.clear();
+        demand.askedAt = {};
+        demand.deadline = clock_.now() + config_.patience;
+    }
+    demand.waiting.push_back(std::move(done));
+    process();
+}
+
+void BlockAllocator::finish(const std::string& key, const Result<void>& result) {
+    auto node = demands_.extract(key);
+    node_.erase(std::string(kWantPrefix) + key, [](const Result<void>&) {});
+    if (node.empty()) return;
+    for (auto& done : node.mapped().waiting) done(result);
+}
+
+void BlockAllocator::ask(const std::string& key, Demand& demand) {
+    demand.want.serial = ++serial_;
+    demand.asked.insert(demand.want.target);
+    demand.askedAt = clock_.now();
+    node_.put(std::string(kWantPrefix) + key, encode(demand.want), [](const Result<void>&) {});
+}
+
+void BlockAllocator::pursue() {
+    for (auto& [key, demand] : demands_) {
+        const PoolEntry* of = pool(demand.want.pool);
+        if (of == nullptr) continue;
+        const bool exact = demand.want.kind == WantKind::Exact;
+        const BlockPlan plan(of->prefix);
+        const auto settle = [&, name = key](const Result<void>& result) {
+            finish(name, result);
+            again_ = true;
+        };
+        bool got = false;
+        if (exact) {
+            const UnitKey block{of->number, false, plan.blockOf(demand.want.address)};
+            const UnitKey single{of->number, true, demand.want.address.bits()};
+            got = held(single) || (held(block) && !carved_.contains(single));
+        } else if (demand.want.kind == WantKind::Any) {
+            got = book_.isFree(of->prefix, demand.want.within);
+        } else {
+            got = demand.want.target != NodeId{} && clock_.now() >= demand.askedAt + config_.answerTime;
+        }
+        if (got) return settle({});
+        const bool late = clock_.now() >= demand.deadline;
+        const bool pending = demand.want.target != NodeId{} && clock_.now() < demand.askedAt + config_.answerTime &&
+                             ledger_.alive(demand.want.target);
+        const auto refusal = refusals_.find(key + "@" + demand.want.target.str());
+        const bool refused = refusal != refusals_.end() && refusal->second == demand.want.serial;
+        if (!late && pending && !refused) continue;
+        if (ledger_.frozen() && !late) continue;
+        if (demand.want.target != NodeId{} && !refused) demand.silent.insert(demand.want.target);
+        if (refused) {
+            demand.silent.erase(demand.want.target);
+            if (demand.want.kind == WantKind::Ahead) nextAhead_[of->number] = clock_.now() + 12 * config_.aheadPause;
+        }
+
+        std::string away;
+        std::vector<std::pair<size_t, NodeId>> targets;
+        if (exact) {
+            const NodeId at = holderOf(*of, plan, demand.want.address);
+            if (!ledger_.alive(at)) away = nameOf(at);
+            if (ledger_.alive(at) && at != node_.id() && !demand.asked.contains(at)) targets.emplace_back(1, at);
+            if (targets.empty() && away.empty() && !demand.silent.contains(at)) {
+                if (refused || late || at == node_.id()) {
+                    return settle(makeError(ErrorCode::Busy, demand.want.address.str() + " of pool " +
+                                                                 of->prefix.str() + " is in use at " + nameOf(at)));
+                }
+                demand.asked.clear();
+                continue;
+            }
+        } else {
+            for (const auto& [id, count] : holders(*of)) {
+                if (id == node_.id()) continue;
+                if (!ledger_.alive(id)) {
+                    away += (away.empty() ? "" : ", ") + nameOf(id);
+                } else if (!demand.asked.contains(id)) {
+                    targets.emplace_back(count, id);
+                }
+            }
+        }
+        if (!late && !targets.empty()) {
+            demand.want.target = std::ranges::max(targets).second;
+            ask(key, demand);
+            again_ = true;
+            continue;
+        }
+        std::string mute;
+        for (const NodeId& id : demand.silent) {
+            if (ledger_.alive(id)) mute += (mute.empty() ? "" : ", ") + nameOf(id);
+        }
+        if (!late && !mute.empty()) {  // once more round
+            for (const NodeId& id : demand.silent) demand.asked.erase(id);
+            demand.silent.clear();
+            demand.want.target = {};
+            again_ = true;
+            continue;
+        }
+        if (ledger_.frozen()) {
+            return settle(makeError(ErrorCode::Unavailable, "pool " + of->prefix.str() + ": " + ledger_.describe()));
+        }
+        if (!mute.empty()) {
+            return settle(makeError(ErrorCode::Unavailable,
+                                    "pool " + of->prefix.str() + ": no answer from " + mute + " in time"));
+        }
+        if (!away.empty()) {
+            return settle(makeError(ErrorCode::Unavailable, "no free address of pool " + of->prefix.str() +
+                                                                " in reach; away: " + away + "; " +
+                                                                describeHolders(*of)));
+        }
+        return settle(makeError(ErrorCode::Exhausted,
+                                "no free address in pool " + of->prefix.str() + ": " + describeHolders(*of)));
+    }
+}
+
+void BlockAllocator::askAhead() {
+    if (ledger_.frozen() || ledger_.forgotten() || !ledger_.isMember()) return;
+    for (const PoolEntry& of : ledger_.committed().pools) {
+        auto& next = nextAhead_[of.number];
+        if (clock_.now() < next) continue;
+        next = clock_.now() + config_.aheadPause;
+        const BlockPlan plan(of.prefix);
+        const std::string key = std::to_string(of.number) + "/ahead";
+        if (!book_.hasPool(of.prefix) || demands_.contains(key)) continue;
+        if (book_.freeHeld(of.prefix) > (Uint128{1} << plan.bits) / 4) continue;
+        std::vector<std::pair<size_t, NodeId>> targets;
+        for (const auto& [id, count] : holders(of)) {
+            if (id != node_.id() && ledger_.alive(id)) targets.emplace_back(count, id);
+        }
+        if (targets.empty()) continue;
+        Demand& demand = demands_[key];
+        demand.want = {of.number, WantKind::Ahead, 0, std::ranges::max(targets).second, {}, of.prefix};
+        demand.deadline = clock_.now() + config_.patience;
+        ask(key, demand);
+    }
+}
+
+// Blocks beyond one spare go home after a while, and all of them when this host has no network of the pool.
+void BlockAllocator::handBack() {
+    if (ledger_.frozen() || ledger_.forgotten()) return;
+    for (const PoolEntry& of : ledger_.committed().pools) {
+        const BlockPlan plan(of.prefix);
+        const bool used = book_.hasPool(of.prefix);
+        size_t spare = 0;
+        std::vector<UnitKey> units;
+        for (const UnitKey& key : held_) {
+            if (key.pool == of.number) units.push_back(key);
+        }
+        for (const UnitKey& key : units) {
+            const AddressRange range =
+                key.single ? AddressRange{key.number, key.number} : plan.range(static_cast<uint32_t>(key.number));
+            if (!book_.isVacant(of.prefix, range) || (!key.single && home(of) == node_.id())) {
+                idleSince_.erase(key);
+                continue;
+            }
+            if (!key.single && used && spare++ == 0) continue;
+            const auto since = idleSince_.try_emplace(key, clock_.now()).first->second;
+            if (clock_.now() - since < config_.handBackAfter) continue;
+            if (key.single) {
+                const IpAddress address(of.prefix.family(), key.number);
+                const NodeId to = holder(of, plan.blockOf(address));
+                if (ledger_.alive(to)) giveSingle(of, plan, address, to, false);
+            } else if (ledger_.alive(home(of))) {
+                giveBlock(of, plan, static_cast<uint32_t>(key.number), home(of));
+            }
+        }
+    }
+}
+
+// --- forgetting ---
+
+// Everything that no remaining member holds, by the rows each had when it promised to take nothing more from the
+// forgotten one.
+void BlockAllocator::adopt(std::function<void()> done) {
+    const LedgerView& view = ledger_.accepted();
+    std::vector<std::pair<UnitKey, Unit>> orphans;
+    for (const PoolEntry& of : view.pools) {
+        const BlockPlan plan(of.prefix);
+        std::map<uint32_t, uint64_t> adopted;
+        std::map<uint32_t, uint64_t> generations;
+        std::map<Uint128, Unit> singles;
+        for (uint32_t block = 0; block < plan.count; ++block) {
+            Unit best{0, of.home};
+            for (const NodeId& id : view.members) {
+                const Unit* unit = find(id, {of.number, false, block});
+                if (unit != nullptr && unit->generation > best.generation) best = *unit;
+            }
+            generations[block] = best.generation;
+            if (view.isMember(best.holder)) continue;
+            adopted[block] = best.generation + 1;
+            orphans.push_back({{of.number, false, block}, {best.generation + 1, node_.id()}});
+        }
+        for (const NodeId& id : view.members) {
+            const auto units = units_.find(id);
+            if (units == units_.end()) continue;
+            for (const auto& [key, unit] : units->second) {
+                if (key.pool != of.number || !key.single) continue;
+                Unit& best = singles[key.number];
+                if (unit.generation > best.generation) best = unit;
+            }
+        }
+        for (const auto& [number, unit] : singles) {
+            const uint32_t block = plan.blockOf({of.prefix.family(), number});
+            const UnitKey key{of.number, true, number};
+            const Unit* at = find(unit.holder, {of.number, false, block});
+            const bool out = view.isMember(unit.holder) && (at == nullptr || at->generation <= base(unit.generation));
+            if (adopted.contains(block)) {
+                // What another keeps of an adopted block stays out of it, under the block's new generation.
+                if (out) orphans.push_back({key, {adopted[block] << kSingleBits, unit.holder}});
+            } else if (!view.isMember(unit.holder) && base(unit.generation) >= generations[block]) {
+                orphans.push_back({key, {unit.generation + 1, node_.id()}});
+            }
+        }
+    }
+    const auto waiting = std::make_shared<size_t>(1);
+    const auto written = [waiting, done = std::move(done)] {
+        if (--*waiting == 0) done();
+    };
+    // Singles first: a block that is adopted is never seen without its holes.
+    std::ranges::stable_sort(orphans, [](const auto& a, const auto& b) { return a.first.single > b.first.single; });
+    for (const auto& [key, unit] : orphans) {
+        ++*waiting;
+        putUnit(key, unit, written);
+    }
+    written();
+}
+
+std::optional<NodeId> BlockAllocator::findHost(const std::string& nameOrId) const {
+    for (const kv::Member& member : node_.members()) {
+        if (member.record.name == nameOrId || member.id.str() == nameOrId) return member.id;
+    }
+    for (const NodeId& id : ledger_.accepted().members) {
+        if (id.str() == nameOrId || id.brief() == nameOrId) return id;
+    }
+    return std::nullopt;
+}
+
+Result<void> BlockAllocator::forget(const std::string& host, bool force) {
+    const auto id = findHost(host);
+    if (!id) return makeError(ErrorCode::NotFound, "no host " + host + " is known");
+    if (*id == node_.id()) return makeError(ErrorCode::InvalidArgument, "a host cannot forget itself");
+    if (ledger_.committed().forgotten.contains(*id)) return {};
+    if (ledger_.alive(*id)) {
+        return makeError(ErrorCode::Busy, host + " is alive; stop its weftd and its containers first");
+    }
+    ledger_.askForget(*id, force);
+    process();
+    return {};
+}
+
+std::string BlockAllocator::forgetting(const NodeId& id) const {
+    if (ledger_.committed().forgotten.contains(id) && !ledger_.frozen()) return "";
+    if (std::string why = ledger_.obstacle(); !why.empty()) return why;
+    std::string away;
+    for (const NodeId& member : ledger_.accepted().members) {
+        if (member != id && !ledger_.alive(member)) away += (away.empty() ? "" : ", ") + nameOf(member);
+    }
+    if (away.empty()) return "the other hosts have not all answered yet";
+    return "every other host must promise to take nothing from it, and these are away: " + away +
+           ". Bring them back, or forget them too";
+}
+
+// --- words ---
+
+std::string BlockAllocator::nameOf(const NodeId& id) const {
+    const auto member = node_.member(id);
+    return member ? member->record.name : id.brief();
+}
+
+SharedPool BlockAllocator::sharedPool(const PoolEntry& pool) const {
+    const BlockPlan plan(pool.prefix);
+    SharedPool shared{pool.prefix, pool.gateway, plan.count, addressBits(pool.prefix.family()) - plan.bits, {}, 0};
+    for (const auto& [id, count] : holders(pool)) shared.holders.push_back({nameOf(id), ledger_.alive(id), count});
+    shared.freeHere = book_.freeHeld(pool.prefix);
+    return shared;
+}
+
+std::string BlockAllocator::describeHolders(const PoolEntry& pool) const {
+    return weft::ipam::describeHolders(sharedPool(pool));
+}
+
+std::vector<SharedPool> BlockAllocator::pools() const {
+    std::vector<SharedPool> list;
+    for (const PoolEntry& pool : ledger_.committed().pools) list.push_back(sharedPool(pool));
+    return list;
+}
+
+std::string BlockAllocator::describe() const {
+    std::string out = ledger_.describe() + "\n";
+    for (const SharedPool& pool : pools()) {
+        out += "pool " + pool.prefix.str() + ", gateway " + pool.gateway.str() + ", " + std::to_string(pool.blocks) +
+               " blocks of /" + std::to_string(pool.blockLength) + ": " + weft::ipam::describeHolders(pool) + "\n";
+    }
+    return out;
+}
+
+}  // namespace weft::ipam

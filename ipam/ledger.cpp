@@ -1,0 +1,717 @@
+#include "ipam/ledger.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "base/log.h"
+#include "kv/wire.h"
+
+namespace weft::ipam {
+
+namespace {
+
+using kv::NodeId;
+
+constexpr size_t kChunkEntries = 12;  // at most 75 bytes each: a chunk fits a row
+constexpr uint8_t kVersion = 1;
+
+void writeBallot(kv::Writer& out, const Ballot& ballot) {
+    out.u32(ballot.epoch);
+    out.id(ballot.claimant);
+}
+
+Ballot readBallot(kv::Reader& in) {
+    const uint32_t epoch = in.u32();
+    return {epoch, in.id()};
+}
+
+void writeIp(kv::Writer& out, const IpAddress& address) {
+    out.address({address, 0});
+}
+
+void writeEntry(kv::Writer& out, const LedgerEntry& entry) {
+    out.u8(static_cast<uint8_t>(entry.kind));
+    out.id(entry.node);
+    out.u64(entry.salt);
+    if (entry.kind != LedgerEntry::Kind::Pool) return;
+    writeIp(out, entry.pool.address());
+    out.u8(entry.pool.length());
+    writeIp(out, entry.gateway);
+}
+
+LedgerEntry readEntry(kv::Reader& in) {
+    LedgerEntry entry;
+    const uint8_t kind = in.u8();
+    if (kind < 1 || kind > 3) in.fail();
+    entry.kind = static_cast<LedgerEntry::Kind>(kind);
+    entry.node = in.id();
+    entry.salt = in.u64();
+    if (entry.kind != LedgerEntry::Kind::Pool) return entry;
+    const IpAddress first = in.address().ip;
+    const uint8_t length = in.u8();
+    if (length > addressBits(first.family())) in.fail();
+    entry.pool = IpPrefix(first, length);
+    entry.gateway = in.address().ip;
+    return entry;
+}
+
+std::string text(const kv::Writer& out) {
+    return {out.view().begin(), out.view().end()};
+}
+
+}  // namespace
+
+// --- what a log says ---
+
+void LedgerView::apply(const LedgerEntry& entry, uint32_t number) {
+    switch (entry.kind) {
+        case LedgerEntry::Kind::Join:
+            if (!isMember(entry.node) && !forgotten.contains(entry.node)) members.push_back(entry.node);
+            return;
+        case LedgerEntry::Kind::Forget:
+            std::erase(members, entry.node);
+            forgotten.insert(entry.node);
+            lastForget = number;
+            return;
+        case LedgerEntry::Kind::Pool:
+            pools.push_back({number, entry.pool, entry.gateway, entry.node});
+            return;
+    }
+}
+
+bool LedgerView::isMember(const NodeId& id) const {
+    return std::ranges::find(members, id) != members.end();
+}
+
+const PoolEntry* LedgerView::findPool(const IpPrefix& prefix) const {
+    const auto found = std::ranges::find(pools, prefix, &PoolEntry::prefix);
+    return found == pools.end() ? nullptr : &*found;
+}
+
+LedgerView Ledger::view(const std::vector<LedgerEntry>& log, size_t length) {
+    LedgerView view;
+    for (size_t i = 0; i < length && i < log.size(); ++i) view.apply(log[i], static_cast<uint32_t>(i + 1));
+    return view;
+}
+
+// --- rows ---
+
+std::string Ledger::encodeHead(const State& state) {
+    kv::Writer out;
+    out.u8(kVersion);
+    writeBallot(out, state.promised);
+    writeBallot(out, state.ballot);
+    out.u32(state.committed);
+    out.u32(state.adopted);
+    out.u64(state.unitsDigest);
+    out.u32(static_cast<uint32_t>(state.log.size()));
+    out.u64(digest(state.log, state.log.size()));
+    out.u64(state.log.empty() ? 0 : state.log.front().salt);
+    return text(out);
+}
+
+std::optional<Ledger::Head> Ledger::decodeHead(const std::string& value) {
+    kv::Reader in(kv::asBytes(value));
+    if (in.u8() != kVersion) return std::nullopt;
+    Head head;
+    head.state.promised = readBallot(in);
+    head.state.ballot = readBallot(in);
+    head.state.committed = in.u32();
+    head.state.adopted = in.u32();
+    head.state.unitsDigest = in.u64();
+    head.length = in.u32();
+    head.digest = in.u64();
+    head.salt = in.u64();
+    return in.done() ? std::optional(head) : std::nullopt;
+}
+
+std::string Ledger::encodeChunk(const std::vector<LedgerEntry>& log, size_t chunk) {
+    kv::Writer out;
+    out.u8(kVersion);
+    for (size_t i = chunk * kChunkEntries; i < log.size() && i < (chunk + 1) * kChunkEntries; ++i) {
+        writeEntry(out, log[i]);
+    }
+    return text(out);
+}
+
+uint64_t Ledger::digest(const std::vector<LedgerEntry>& log, size_t length) {
+    kv::Writer out;
+    for (size_t i = 0; i < length; ++i) writeEntry(out, log[i]);
+    return kv::Table::hashKey(text(out));
+}
+
+std::optional<std::vector<LedgerEntry>> Ledger::logOf(const NodeId& id, const Head& head) const {
+    std::vector<LedgerEntry> log;
+    const auto chunks = chunks_.find(id);
+    for (uint32_t chunk = 0; log.size() < head.length; ++chunk) {
+        if (chunks == chunks_.end()) return std::nullopt;
+        const auto entries = chunks->second.find(chunk);
+        if (entries == chunks->second.end() || log.size() != chunk * kChunkEntries) return std::nullopt;
+        log.insert(log.end(), entries->second.begin(), entries->second.end());
+    }
+    log.resize(head.length);
+    if (digest(log, head.length) != head.digest) return std::nullopt;
+    return log;
+}
+
+void Ledger::onRow(kv::RowEvent event, const kv::Row& row) {
+    const bool there = event == kv::RowEvent::Put;
+    if (row.key == "ipam/head") {
+        const auto head = there ? decodeHead(row.value) : std::nullopt;
+        if (head) {
+            heads_[row.owner] = *head;
+        } else {
+            heads_.erase(row.owner);
+        }
+    } else if (row.key.starts_with("ipam/log/")) {
+        const auto chunk = static_cast<uint32_t>(std::strtoul(row.key.c_str() + 9, nullptr, 10));
+        kv::Reader in(kv::asBytes(row.value));
+        std::vector<LedgerEntry> entries;
+        if (there && in.u8() == kVersion) {
+            while (in.ok() && in.left() > 0) entries.push_back(readEntry(in));
+        }
+        if (there && in.ok()) {
+            chunks_[row.owner][chunk] = std::move(entries);
+        } else {
+            chunks_[row.owner].erase(chunk);
+        }
+    } else if (row.key.starts_with("ipam/ask/")) {
+        kv::Reader in(kv::asBytes(row.value));
+        Ask ask;
+        if (there && in.u8() == kVersion) {
+            ask.entry = readEntry(in);
+            ask.force = in.flag();
+        }
+        if (there && in.done()) {
+            asks_[row.owner][row.key] = ask;
+        } else {
+            asks_[row.owner].erase(row.key);
+        }
+    }
+}
+
+// --- the state and its rows ---
+
+Ledger::Ledger(kv::Node& node, const Clock& clock, LedgerConfig config, Hooks hooks)
+    : node_(node), clock_(clock), config_(std::move(config)), hooks_(std::move(hooks)) {
+    load();
+}
+
+Ledger::~Ledger() = default;
+
+void Ledger::load() {
+    const auto& table = node_.table();
+    const kv::Row* row = table.find(node_.id(), "ipam/head");
+    const auto head = row == nullptr || row->deleted ? std::nullopt : decodeHead(row->value);
+    if (!head) return;
+    for (uint32_t chunk = 0; chunk * kChunkEntries < head->length; ++chunk) {
+        if (const kv::Row* part = table.find(node_.id(), "ipam/log/" + std::to_string(chunk))) {
+            onRow(kv::RowEvent::Put, *part);
+        }
+    }
+    State state = head->state;
+    for (const auto& [chunk, entries] : chunks_[node_.id()]) {
+        state.log.insert(state.log.end(), entries.begin(), entries.end());
+    }
+    // A chunk may be newer than the head, when a crash came between: then it is of a later ballot, whose log holds
+    // everything committed in this one.
+    if (state.log.size() > head->length) state.log.resize(head->length);
+    setState(std::move(state));
+}
+
+void Ledger::setState(State next) {
+    state_ = std::move(next);
+    committed_ = view(state_.log, state_.committed);
+    accepted_ = view(state_.log, state_.log.size());
+}
+
+// Chunks first: a head never speaks of a log that is not there.
+void Ledger::persist(State next) {
+    if (accepted_.lastForget > next.adopted || view(next.log, next.log.size()).lastForget > next.adopted) {
+        next.unitsDigest = hooks_.unitsDigest(node_.id());
+    } else {
+        next.unitsDigest = 0;
+    }
+    writing_ = true;
+    freezing_ = view(next.log, next.log.size()).lastForget > next.adopted;
+    const auto waiting = std::make_shared<size_t>(1);
+    const auto failed = std::make_shared<bool>(false);
+    const auto state = std::make_shared<State>(std::move(next));
+    const auto fail = [this] {
+        writing_ = freezing_ = false;
+        retryAt_ = clock_.now() + std::chrono::milliseconds(100);
+    };
+    const auto written = [this, fail, waiting, failed, state, life = std::weak_ptr(life_)](const Result<void>& result) {
+        if (life.expired()) return;
+        if (!result) *failed = true;
+        if (--*waiting > 0) return;
+        if (*failed) {
+            return fail();
+        }
+        node_.put("ipam/head", encodeHead(*state), [this, fail, state, life](const Result<void>& put) {
+            if (life.expired()) return;
+            if (!put) return fail();
+            writing_ = freezing_ = false;
+            setState(*state);
+            hooks_.changed();
+            process();
+        });
+    };
+    for (size_t chunk = 0; chunk * kChunkEntries < state->log.size(); ++chunk) {
+        std::string value = encodeChunk(state->log, chunk);
+        ++*waiting;
+        node_.put("ipam/log/" + std::to_string(chunk), std::move(value), written);
+    }
+    written({});
+}
+
+// --- the protocol ---
+
+void Ledger::process() {
+    if (busy_) {
+        again_ = true;
+        return;
+    }
+    busy_ = true;
+    do {
+        again_ = false;
+        while (!writing_ && step()) {
+        }
+    } while (again_ && !writing_);
+    busy_ = false;
+}
+
+bool Ledger::step() {
+    if (clock_.now() < retryAt_) return false;
+    const auto own = heads_.find(node_.id());
+    if (own == heads_.end()) {  // tells the others that there is somebody to join
+        persist(state_);
+        return true;
+    }
+    return promise() || accept() || lead() || commit() || adopt() || append() || claim();
+}
+
+bool Ledger::alive(const NodeId& id) const {
+    if (id == node_.id()) return true;
+    const auto member = node_.member(id);
+    return member && !member->gone();
+}
+
+bool Ledger::promise() {
+    const Head* best = nullptr;
+    for (const auto& [id, head] : heads_) {
+        const Ballot& ballot = head.state.promised;
+        if (id == node_.id() || ballot.claimant != id || ballot <= state_.promised) continue;
+        if (accepted_.forgotten.contains(id)) continue;
+        // A host without log is no member; one with a log may be, in a longer one than this host has.
+        if (state_.committed > 0 && head.salt == 0) continue;
+        if (head.salt != 0 && state_.committed > 0 && head.salt != state_.log.front().salt) {
+            if (!conflict_) logWarn("ipam: {} belongs to a cluster that began apart from this one", id.brief());
+            conflict_ = true;
+            continue;
+        }
+        if (best == nullptr || ballot > best->state.promised) best = &head;
+    }
+    if (best == nullptr) return false;
+    State next = state_;
+    next.promised = best->state.promised;
+    persist(std::move(next));
+    return true;
+}
+
+bool Ledger::accept() {
+    for (const auto& [id, head] : heads_) {
+        const Ballot& ballot = head.state.ballot;
+        if (id == node_.id() || ballot.claimant != id || head.state.promised != ballot || head.length == 0) continue;
+        // An attempt to be the first that came to nothing gives way to a cluster that exists, whatever it promised.
+        const bool surrender = state_.committed == 0 && head.state.committed > 0 &&
+                               (state_.log.empty() || head.salt != state_.log.front().salt);
+        if (!surrender && (ballot < state_.promised || ballot < state_.ballot)) continue;
+        if (accepted_.forgotten.contains(id)) continue;
+        const bool newer = surrender || ballot > state_.ballot || head.length > state_.log.size();
+        const bool further =
+            ballot == state_.ballot && (std::min<size_t>(head.state.committed, state_.log.size()) > state_.committed ||
+                                        head.state.adopted > state_.adopted);
+        if (!newer && !further) continue;
+        if (state_.committed > 0 && head.salt != state_.log.front().salt) {
+            conflict_ = true;
+            continue;
+        }
+        State next = state_;
+        if (newer) {
+            auto log = logOf(id, head);
+            if (!log) continue;
+            const uint32_t lastForget = view(*log, log->size()).lastForget;
+            if (lastForget > std::max(state_.adopted, head.state.adopted) && !hooks_.unitsSettled()) continue;
+            next.promised = next.ballot = ballot;
+            next.log = std::move(*log);
+        }
+        const auto committed = std::min(head.state.committed, static_cast<uint32_t>(next.log.size()));
+        next.committed = std::max(next.committed, committed);
+        next.adopted = std::max(next.adopted, head.state.adopted);
+        persist(std::move(next));
+        return true;
+    }
+    return false;
+}
+
+bool Ledger::strictMajority(const LedgerView& of, const std::function<bool(const NodeId&)>& has) const {
+    size_t with = 0;
+    bool all = true;
+    bool forced = false;
+    for (const NodeId& id : of.members) {
+        if (has(id)) {
+            ++with;
+        } else if (given_.contains(id)) {
+            forced = true;
+        } else {
+            all = false;
+        }
+    }
+    return 2 * with > of.members.size() || (forced && all);
+}
+
+// The claim of this host may have its majority.
+bool Ledger::lead() {
+    const Ballot mine = state_.promised;
+    if (mine.claimant != node_.id() || state_.ballot == mine || forgotten()) return false;
+    const auto promised = [&](const NodeId& id) {
+        const auto head = heads_.find(id);
+        return id == node_.id() || (head != heads_.end() && head->second.state.promised == mine);
+    };
+    Ballot bestBallot = state_.ballot;
+    std::vector<LedgerEntry> best = state_.log;
+    uint32_t committed = state_.committed;
+    uint32_t adopted = state_.adopted;
+    for (const auto& [id, head] : heads_) {
+        if (id == node_.id() || !promised(id)) continue;
+        if (head.length > 0 && std::pair(head.state.ballot, size_t{head.length}) > std::pair(bestBallot, best.size())) {
+            auto log = logOf(id, head);
+            if (!log) return false;  // its rows are on their way
+            best = std::move(*log);
+            bestBallot = head.state.ballot;
+        }
+        committed = std::max(committed, head.state.committed);
+        adopted = std::max(adopted, head.state.adopted);
+    }
+    const LedgerView roster = view(best, best.size());
+    State next = state_;
+    if (best.empty()) {
+        if (!metEverybody()) return false;
+        for (const kv::Member& member : node_.members()) {
+            if (awaited(member) && !promised(member.id)) return false;
+        }
+        best.push_back({LedgerEntry::Kind::Join, node_.id(), config_.random() | 1, {}, {}});
+    } else if (!roster.isMember(node_.id()) || !strictMajority(roster, promised)) {
+        return false;
+    }
+    if (roster.lastForget > adopted && !hooks_.unitsSettled()) return false;
+    next.ballot = mine;
+    next.log = std::move(best);
+    next.committed = std::min(committed, static_cast<uint32_t>(next.log.size()));
+    next.adopted = adopted;
+    persist(std::move(next));
+    return true;
+}
+
+bool Ledger::acked(const NodeId& id, size_t length) const {
+    if (id == node_.id()) return state_.log.size() >= length;
+    const auto head = heads_.find(id);
+    return head != heads_.end() && head->second.state.ballot == state_.ballot && head->second.length >= length;
+}
+
+bool Ledger::commit() {
+    if (!leading() || state_.committed >= state_.log.size()) return false;
+    const size_t number = state_.committed + 1;
+    const LedgerEntry& entry = state_.log[state_.committed];
+    const LedgerView before = view(state_.log, number - 1);
+    if (before.members.empty()) {
+        if (!metEverybody()) return false;  // a restart may have forgotten whom the claim had met
+        for (const kv::Member& member : node_.members()) {
+            if (awaited(member) && !acked(member.id, number)) return false;
+        }
+    } else {
+        // Whom the operator gave up by force counts no more, even in what comes before that entry; instead everybody
+        // else has to agree.
+        std::set<NodeId> forced;
+        for (const LedgerEntry& later : state_.log) {
+            if (later.kind == LedgerEntry::Kind::Forget && later.salt != 0) forced.insert(later.node);
+        }
+        const bool open = std::ranges::any_of(before.members, [&](const NodeId& id) { return forced.contains(id); });
+        const bool all = open || entry.kind == LedgerEntry::Kind::Forget;
+        size_t with = 0;
+        for (const NodeId& id : before.members) {
+            if (acked(id, number)) {
+                ++with;
+            } else if (all && !accepted_.forgotten.contains(id)) {
+                return false;
+            }
+        }
+        // Half of the members as they were, for a Forget too: else a minority could give up the others one by one.
+        if (!open && 2 * with < before.members.size()) return false;
+    }
+    State next = state_;
+    next.committed = static_cast<uint32_t>(number);
+    persist(std::move(next));
+    return true;
+}
+
+bool Ledger::adopt() {
+    if (!leading() || adopting_ || state_.committed < accepted_.lastForget || !frozen()) return false;
+    if (!hooks_.unitsSettled()) return false;
+    // An earlier leader may have done it and crashed before it could say so.
+    const bool done = std::ranges::any_of(accepted_.members, [this](const NodeId& id) {
+        const auto head = heads_.find(id);
+        return head != heads_.end() && head->second.state.adopted >= accepted_.lastForget;
+    });
+    if (done) {
+        State next = state_;
+        next.adopted = accepted_.lastForget;
+        persist(std::move(next));
+        return true;
+    }
+    for (const NodeId& id : accepted_.members) {
+        if (!acked(id, accepted_.lastForget)) return false;
+        const auto head = heads_.find(id);
+        if (head == heads_.end()) return false;
+        if (id != node_.id() && head->second.state.unitsDigest != hooks_.unitsDigest(id))
+            return false;  // its rows are on their way
+    }
+    adopting_ = true;
+    const uint32_t number = accepted_.lastForget;
+    hooks_.adopt([this, number, life = std::weak_ptr(life_)] {
+        if (life.expired()) return;
+        adopting_ = false;
+        if (!leading() || accepted_.lastForget != number || writing_) return process();
+        State next = state_;
+        next.adopted = number;
+        persist(std::move(next));
+    });
+    return true;
+}
+
+std::optional<LedgerEntry> Ledger::nextEntry() const {
+    // One at a time, but Forgets may follow each other: the first may wait for whom the second gives up.
+    const bool open = state_.committed < state_.log.size();
+    for (const auto& [id, head] : heads_) {
+        if (open || accepted_.isMember(id) || accepted_.forgotten.contains(id) || !alive(id)) continue;
+        if (head.length > 0 && head.salt != state_.log.front().salt) continue;
+        return LedgerEntry{LedgerEntry::Kind::Join, id, 0, {}, {}};
+    }
+    for (const auto& [asker, asks] : asks_) {
+        if (!accepted_.isMember(asker)) continue;
+        for (const auto& [key, ask] : asks) {
+            const LedgerEntry& entry = ask.entry;
+            if (entry.kind == LedgerEntry::Kind::Pool) {
+                if (open) continue;
+                const auto overlaps = [&](const PoolEntry& pool) { return pool.prefix.overlaps(entry.pool); };
+                if (std::ranges::any_of(accepted_.pools, overlaps)) continue;
+                LedgerEntry made = entry;
+                made.node = asker;
+                return made;
+            }
+            if (entry.kind != LedgerEntry::Kind::Forget) continue;
+            if (accepted_.forgotten.contains(entry.node)) {
+                // Force may come later, when the entry turns out to need it.
+                const bool given =
+                    std::find(state_.log.begin() + state_.committed, state_.log.end(), entry) != state_.log.end();
+                if (!ask.force || given || committed_.forgotten.contains(entry.node)) continue;
+            }
+            if (entry.node == node_.id()) continue;
+            const size_t members = accepted_.members.size();
+            if (!ask.force && accepted_.isMember(entry.node) && 2 * (members - 1) < members) continue;
+            // All that remain must accept it, or blocks stop changing hands: not begun without them. Others that are
+            // to be forgotten need not be there.
+            const auto missed = [&](const NodeId& id) { return id != entry.node && !alive(id); };
+            if (std::ranges::any_of(accepted_.members, [&](const NodeId& id) {
+                    if (!missed(id)) return false;
+                    return !toForget(id);
+                })) {
+                continue;
+            }
+            return entry;
+        }
+    }
+    return std::nullopt;
+}
+
+bool Ledger::append() {
+    if (!leading() || adopting_) return false;
+    auto entry = nextEntry();
+    if (!entry) return false;
+    if (entry->kind == LedgerEntry::Kind::Forget && !hooks_.unitsSettled()) return false;
+    State next = state_;
+    next.log.push_back(*entry);
+    persist(std::move(next));
+    return true;
+}
+
+bool Ledger::toForget(const NodeId& id) const {
+    return std::ranges::any_of(asks_, [&](const auto& asks) {
+        return std::ranges::any_of(asks.second, [&](const auto& ask) {
+            return ask.second.entry.kind == LedgerEntry::Kind::Forget && ask.second.entry.node == id;
+        });
+    });
+}
+
+// By the first claim.
+bool Ledger::awaited(const kv::Member& member) const {
+    return member.state != kv::MemberState::Left && !(member.gone() && toForget(member.id));
+}
+
+// Everybody this host knows of is there, and every seed is one of them.
+bool Ledger::metEverybody() const {
+    std::set<kv::Address> met{config_.self};
+    for (const kv::Member& member : node_.members()) {
+        if (!awaited(member)) continue;
+        if (member.gone() || (member.id != node_.id() && !heads_.contains(member.id))) return false;
+        met.insert(member.record.address);
+    }
+    if (!config_.seeds) return true;
+    const auto seeds = config_.seeds();
+    return seeds && std::ranges::all_of(*seeds, [&](const kv::Address& seed) { return met.contains(seed); });
+}
+
+bool Ledger::wanted() const {
+    for (const auto& [asker, asks] : asks_) {
+        for (const auto& [key, ask] : asks) {
+            if (ask.entry.kind == LedgerEntry::Kind::Pool ? accepted_.findPool(ask.entry.pool) == nullptr
+                                                          : !accepted_.forgotten.contains(ask.entry.node)) {
+                return true;
+            }
+        }
+    }
+    if (state_.log.empty()) return false;
+    if (frozen() || state_.committed < state_.log.size()) return true;
+    return std::ranges::any_of(heads_, [&](const auto& head) {
+        return !accepted_.isMember(head.first) && !accepted_.forgotten.contains(head.first) && alive(head.first) &&
+               (head.second.salt == 0 || head.second.salt == state_.log.front().salt);
+    });
+}
+
+bool Ledger::busy() const {
+    return !forgotten() && (wanted() || claimAt_ || clock_.now() < retryAt_);
+}
+
+bool Ledger::claim() {
+    const auto idle = [this] {
+        claimAt_.reset();
+        return false;
+    };
+    // A promise of somebody who may not lead, like a host that tried to be the first: outbid, or it will never listen.
+    const auto outbids = [&](const auto& head) {
+        return head.second.state.promised > state_.promised && alive(head.first) &&
+               !accepted_.forgotten.contains(head.first) &&
+               (head.second.salt == 0 || head.second.salt == state_.log.front().salt);
+    };
+    const bool outbid = leading() && !forgotten() && std::ranges::any_of(heads_, outbids);
+    if (!outbid && (leading() || forgotten() || !wanted())) return idle();
+    if (outbid) {
+    } else if (state_.log.empty()) {
+        if (!metEverybody()) return idle();
+        const auto begun = [](const auto& head) { return head.second.state.committed > 0; };
+        if (std::ranges::any_of(heads_, begun)) return idle();
+    } else {
+        if (!accepted_.isMember(node_.id())) return idle();
+        const Ballot& current = state_.promised;
+        const auto leader = heads_.find(current.claimant);
+        const bool led = leader != heads_.end() && leader->second.state.ballot == current && alive(current.claimant);
+        if (led && current.claimant != node_.id()) return idle();
+        if (!strictMajority(accepted_, [this](const NodeId& id) { return alive(id); })) return idle();
+    }
+    if (!claimAt_ && (outbid || node_.members().size() == 1)) claimAt_ = clock_.now();
+    if (!claimAt_) {
+        const auto delay = config_.claimDelay;
+        const bool first = std::ranges::none_of(heads_, [&](const auto& head) {
+            return head.first < node_.id() && alive(head.first) &&
+                   (state_.log.empty() || accepted_.isMember(head.first));
+        });
+        const auto jitter = std::chrono::milliseconds(config_.random() % static_cast<uint64_t>(delay.count()));
+        // The first in order goes at once, so that two seldom compete; after that everybody waits for a turn.
+        claimAt_ = clock_.now() + (first && state_.promised.claimant != node_.id() ? delay / 4 : delay + jitter);
+    }
+    if (clock_.now() < *claimAt_) return false;
+    claimAt_.reset();
+    uint32_t epoch = state_.promised.epoch;
+    for (const auto& [id, head] : heads_) {
+        if (!accepted_.forgotten.contains(id)) epoch = std::max(epoch, head.state.promised.epoch);
+    }
+    State next = state_;
+    next.promised = {epoch + 1, node_.id()};
+    persist(std::move(next));
+    return true;
+}
+
+// --- asking ---
+
+void Ledger::put(std::string key, std::string value) {
+    node_.put(std::move(key), std::move(value), [life = std::weak_ptr(life_), this](const Result<void>&) {
+        if (!life.expired()) process();
+    });
+}
+
+void Ledger::askPool(const IpPrefix& prefix, const IpAddress& gateway) {
+    kv::Writer out;
+    out.u8(kVersion);
+    writeEntry(out, {LedgerEntry::Kind::Pool, node_.id(), 0, prefix, gateway});
+    out.u8(0);
+    put("ipam/ask/" + prefix.str(), text(out));
+}
+
+void Ledger::withdrawPool(const IpPrefix& prefix) {
+    node_.erase("ipam/ask/" + prefix.str(), [](const Result<void>&) {});
+}
+
+void Ledger::askForget(const NodeId& id, bool force) {
+    if (force) given_.insert(id);
+    kv::Writer out;
+    out.u8(kVersion);
+    writeEntry(out, {LedgerEntry::Kind::Forget, id, force ? 1U : 0U, {}, {}});
+    out.u8(force ? 1 : 0);
+    put("ipam/ask/" + id.str(), text(out));
+}
+
+void Ledger::withdrawForget(const NodeId& id) {
+    given_.erase(id);
+    node_.erase("ipam/ask/" + id.str(), [](const Result<void>&) {});
+}
+
+std::string Ledger::obstacle() const {
+    if (forgotten())
+        return "this host was forgotten; its containers' addresses may be in use elsewhere. Remove its "
+               "state and identity to join anew";
+    if (conflict_) return "this host and others began separate clusters; one of them has to start anew";
+    std::string away;
+    const auto add = [&](const std::string& name) { away += (away.empty() ? "" : ", ") + name; };
+    const auto name = [this](const NodeId& id) {
+        const auto member = node_.member(id);
+        return member ? member->record.name : id.brief();
+    };
+    if (state_.log.empty()) {
+        for (const kv::Member& member : node_.members()) {
+            if (awaited(member) && (member.gone() || !(heads_.contains(member.id) || member.id == node_.id()))) {
+                add(member.record.name);
+            }
+        }
+        if (!away.empty()) return "no host leads yet, and these are away or not ready: " + away;
+        if (!metEverybody()) return "not every host of --join has answered yet";
+        return "";
+    }
+    const NodeId& leader = state_.promised.claimant;
+    if (alive(leader)) return "";
+    for (const NodeId& id : accepted_.members) {
+        if (!alive(id)) add(name(id));
+    }
+    if (strictMajority(accepted_, [this](const NodeId& id) { return alive(id); })) return "";
+    return "more than half of the hosts have to be there, and these are away: " + away;
+}
+
+std::string Ledger::describe() const {
+    std::string out = "ledger: " + std::to_string(state_.committed) + " entries, led by " +
+                      (leading() ? "this host" : state_.ballot.claimant.brief());
+    if (frozen()) out += "; waits for all hosts to count a forgotten host's blocks";
+    if (const std::string why = obstacle(); !why.empty()) out += "; " + why;
+    return out;
+}
+
+}  // namespace weft::ipam

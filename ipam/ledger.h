@@ -1,0 +1,192 @@
+// Ledger: the few things all hosts of a cluster must agree on, in one order: who may hold addresses, who was forgotten,
+// which pools there are. Everything else about addresses goes without agreement (block_allocator.h).
+//
+// It is Paxos over the gossip table, with rows in the place of messages and the whole (short) log as the value. Each
+// host writes only rows of its own, and each is durable before anybody sees it:
+//     ipam/head      promised ballot, ballot and length of the log it accepted, how much is committed, ...
+//     ipam/log/N     its copy of the log, in chunks
+//     ipam/ask/...   what it wants the ledger to say
+// A ballot names its claimant. A claim takes a strict majority of the members; then the claimant leads: it copies the
+// longest log it saw into its own ballot and appends. Join and Pool are committed by half of the members, Forget by
+// every member that remains. A committed entry therefore is in some log of every later claim. Members change one at a
+// time, but for Forget, which all that remain have accepted.
+//
+// The first claim of all, with an empty log, takes everybody this host knows and every seed answered.
+//
+// On the node's thread.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "kv/node.h"
+
+namespace weft::ipam {
+
+struct Ballot {
+    uint32_t epoch = 0;
+    kv::NodeId claimant;
+
+    auto operator<=>(const Ballot&) const = default;
+};
+
+struct LedgerEntry {
+    enum class Kind : uint8_t { Join = 1, Forget = 2, Pool = 3 };
+    Kind kind = Kind::Join;
+    kv::NodeId node;    // who joins or is forgotten; the first owner of all blocks of a pool
+    uint64_t salt = 0;  // of the first entry: tells clusters apart that began separately. Of a Forget: 1 by force
+    IpPrefix pool;
+    IpAddress gateway;
+
+    bool operator==(const LedgerEntry&) const = default;
+};
+
+struct PoolEntry {
+    uint32_t number = 0;  // of its ledger entry: names the pool for ever
+    IpPrefix prefix;
+    IpAddress gateway;
+    kv::NodeId home;  // owned all blocks in the beginning
+};
+
+// What a log says.
+struct LedgerView {
+    std::vector<kv::NodeId> members;  // in the order of joining
+    std::set<kv::NodeId> forgotten;
+    std::vector<PoolEntry> pools;
+    uint32_t lastForget = 0;  // its number; entries count from 1
+
+    void apply(const LedgerEntry& entry, uint32_t number);
+    [[nodiscard]] bool isMember(const kv::NodeId& id) const;
+    [[nodiscard]] const PoolEntry* findPool(const IpPrefix& prefix) const;
+};
+
+struct LedgerConfig {
+    // As in ClusterIpamConfig.
+    std::function<std::optional<std::vector<kv::Address>>()> seeds;
+    kv::Address self;
+    // Without a living leader, something to do, and a majority in sight: claim after this long, one to two times.
+    std::chrono::milliseconds claimDelay{1000};
+    std::function<uint64_t()> random;
+};
+
+class Ledger {
+public:
+    struct Hooks {
+        // No block row is on its way to the disk.
+        std::function<bool()> unitsSettled;
+        std::function<uint64_t(const kv::NodeId&)> unitsDigest;  // over the block rows of a host as this one sees them
+        // This host leads, a Forget is committed, and what every remaining member held when it accepted it is in
+        // sight: take what nobody holds. Calls back when that is durable.
+        std::function<void(std::function<void()> done)> adopt;
+        std::function<void()> changed;  // anything below
+    };
+
+    Ledger(kv::Node& node, const Clock& clock, LedgerConfig config, Hooks hooks);
+    ~Ledger();
+
+    void onRow(kv::RowEvent event, const kv::Row& row);  // of "ipam/head", "ipam/log/", "ipam/ask/"
+    void process();                                      // after any event, and every 100 ms or so while busy()
+
+    [[nodiscard]] const LedgerView& committed() const { return committed_; }
+    // With what may still be replaced. Whoever is forgotten here gets nothing and is trusted with nothing.
+    [[nodiscard]] const LedgerView& accepted() const { return accepted_; }
+    // A Forget was accepted and its blocks are not counted yet: no block changes hands.
+    [[nodiscard]] bool frozen() const { return freezing_ || accepted_.lastForget > state_.adopted; }
+    [[nodiscard]] bool forgotten() const { return accepted_.forgotten.contains(node_.id()); }
+    [[nodiscard]] bool isMember() const { return committed_.isMember(node_.id()); }
+    [[nodiscard]] bool alive(const kv::NodeId& id) const;
+    [[nodiscard]] bool conflict() const { return conflict_; }
+    [[nodiscard]] std::string describe() const;
+    // Waits for something by the clock: call process() often.
+    [[nodiscard]] bool busy() const;
+    // Why nothing new can be agreed on now; empty: it can.
+    [[nodiscard]] std::string obstacle() const;
+
+    // Kept until the ledger says so, or withdrawn. Repeating: no effect.
+    void askPool(const IpPrefix& prefix, const IpAddress& gateway);
+    void withdrawPool(const IpPrefix& prefix);
+    void askForget(const kv::NodeId& id, bool force);
+    void withdrawForget(const kv::NodeId& id);
+
+private:
+    struct State {
+        Ballot promised;
+        Ballot ballot;  // under which the log was accepted
+        uint32_t committed = 0;
+        uint32_t adopted = 0;
+        uint64_t unitsDigest = 0;  // when a Forget was accepted that is not adopted yet
+        std::vector<LedgerEntry> log;
+
+        bool operator==(const State&) const = default;
+    };
+    struct Head {
+        State state;  // but for the log
+        uint32_t length = 0;
+        uint64_t digest = 0;
+        uint64_t salt = 0;
+    };
+    struct Ask {
+        LedgerEntry entry;
+        bool force = false;
+    };
+
+    static std::string encodeHead(const State& state);
+    static std::optional<Head> decodeHead(const std::string& value);
+    static std::string encodeChunk(const std::vector<LedgerEntry>& log, size_t chunk);
+    static uint64_t digest(const std::vector<LedgerEntry>& log, size_t length);
+    [[nodiscard]] std::optional<std::vector<LedgerEntry>> logOf(const kv::NodeId& id, const Head& head) const;
+    static LedgerView view(const std::vector<LedgerEntry>& log, size_t length);
+
+    void load();
+    bool step();  // true: something was begun
+    bool promise();
+    bool accept();
+    bool lead();
+    bool commit();
+    bool append();
+    bool adopt();
+    bool claim();
+    bool wanted() const;
+    [[nodiscard]] bool toForget(const kv::NodeId& id) const;
+    [[nodiscard]] bool awaited(const kv::Member& member) const;
+    [[nodiscard]] bool metEverybody() const;
+    [[nodiscard]] std::optional<LedgerEntry> nextEntry() const;
+    [[nodiscard]] bool leading() const {
+        return state_.ballot == state_.promised && state_.ballot.claimant == node_.id();
+    }
+    [[nodiscard]] bool acked(const kv::NodeId& id, size_t length) const;
+    [[nodiscard]] bool strictMajority(const LedgerView& of, const std::function<bool(const kv::NodeId&)>& has) const;
+    void persist(State next);
+    void setState(State next);
+    void put(std::string key, std::string value);
+
+    kv::Node& node_;
+    const Clock& clock_;
+    LedgerConfig config_;
+    Hooks hooks_;
+    State state_;
+    LedgerView committed_;
+    LedgerView accepted_;
+    std::map<kv::NodeId, Head> heads_;
+    std::map<kv::NodeId, std::map<uint32_t, std::vector<LedgerEntry>>> chunks_;
+    std::map<kv::NodeId, std::map<std::string, Ask>> asks_;
+    std::set<kv::NodeId> given_;  // up by the operator by force: not counted in this host's claims
+    bool writing_ = false;
+    bool freezing_ = false;       // a Forget is on its way to the disk
+    Clock::Monotonic retryAt_{};  // after a failed write
+    bool adopting_ = false;
+    bool busy_ = false;
+    bool again_ = false;
+    bool conflict_ = false;
+    std::optional<Clock::Monotonic> claimAt_;
+    std::shared_ptr<bool> life_ = std::make_shared<bool>(true);
+};
+
+}  // namespace weft::ipam

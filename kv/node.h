@@ -1,0 +1,91 @@
+// Node: one member of the gossip store. It joins membership (SWIM with Lifeguard), the replicated table and
+// anti-entropy to a transport, and owns nothing of the operating system.
+//
+// Threads: one thread makes every call, and every callback runs on it. Nothing blocks. Callbacks may call back into
+// the node except into its destructor.
+// Time: the owner calls tick() at nextDeadline() or earlier; all time comes from the Clock.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "kv/config.h"
+#include "kv/counters.h"
+#include "kv/identity.h"
+#include "kv/keyring.h"
+#include "kv/member.h"
+#include "kv/random.h"
+#include "kv/row.h"
+#include "kv/storage.h"
+#include "kv/table.h"
+#include "kv/transport.h"
+
+namespace weft::kv {
+
+class Node {
+public:
+    using Done = Storage::Done;
+    using MemberCallback = std::function<void(const Member&)>;
+
+    // The references must outlive the node. An empty keyring makes a cluster of one: nothing is sent or accepted.
+    Node(Config config, Persisted persisted, Keyring& keyring, const Signer& signer, const Clock& clock, Random& random,
+         Transport& transport, Storage& storage);
+    ~Node();
+    Node(const Node&) = delete;
+    Node& operator=(const Node&) = delete;
+
+    // Begins to probe, gossip and join. Before it the node only answers.
+    void start();
+    // Says goodbye: the others mark this node as left and suspend its rows without suspecting it first. Calls `done`
+    // when the word has gone out as often as gossip asks, or after five seconds. The node answers until destroyed.
+    void leave(std::function<void()> done);
+
+    // --- the transport's events ---
+    void onPacket(const Address& from, BytesView bytes);
+    void onStreamAccepted(StreamId stream, const Address& from);
+    void onStreamData(StreamId stream, BytesView bytes);
+    void onStreamClosed(StreamId stream);
+
+    // Runs what is due.
+    void tick();
+    [[nodiscard]] Clock::Monotonic nextDeadline() const;
+
+    // --- the table ---
+    // Sets a row of this node. Visible to watches and sent to the others once durable, which is when done(success)
+    // comes. InvalidArgument when over the limits of row.h; storage errors as they are. Equal value: success, no write.
+    void put(std::string key, std::string value, Done done);
+    // Deletes a row of this node. Absent: success.
+    void erase(std::string key, Done done);
+
+    [[nodiscard]] const Table& table() const;
+    // Calls back with Put for every visible row that is there, then with each change. No callback after unwatch.
+    WatchId watch(std::string prefix, const Table::Callback& callback);
+    void unwatch(WatchId id);
+
+    // --- membership ---
+    [[nodiscard]] const NodeId& id() const;
+    [[nodiscard]] std::vector<Member> members() const;  // this node included; dead ones until forgotten
+    [[nodiscard]] std::optional<Member> member(const NodeId& id) const;
+    // After every change of a member's state, address or name.
+    void onMember(MemberCallback callback);
+    // Replaces the seeds (a DNS name that resolves anew).
+    void setSeeds(std::vector<Address> seeds);
+
+    [[nodiscard]] Clock::Monotonic now() const;  // what Member::since and heard count in
+    [[nodiscard]] const Counters& counters() const;
+    [[nodiscard]] int healthScore() const;  // 0 is well; see awareness.h
+    // Equal on two nodes when members and rows are, suspicion apart.
+    [[nodiscard]] uint64_t digest() const;
+
+private:
+    class Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace weft::kv

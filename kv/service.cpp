@@ -1,0 +1,819 @@
+#include "kv/service.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <sodium.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <charconv>
+#include <condition_variable>
+#include <deque>
+#include <fstream>
+#include <future>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <thread>
+
+#include "base/log.h"
+#include "kv/database_storage.h"
+#include "kv/socket_address.h"
+#include "kv/socket_transport.h"
+#include "kv/wire.h"
+
+namespace weft::kv {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr const char* kKeyringSetting = "keyring";  // "generation ring" as of the last change by this service
+constexpr auto kResolveEvery = 30s;
+constexpr auto kPatience = 5s;
+constexpr const char* kKeyringIntent = "keyring-intent";  // the same, of a change that is being written to the file
+constexpr auto kPublishEvery = 1s;
+constexpr size_t kSmallestPacket = 1280 - 48;  // the smallest MTU of IPv6, RFC 8200
+constexpr size_t kLargestPacket = 1500 - 28;
+
+// Counts the time that the host slept: suspicion, leases and tombstones are about the world's time.
+class BootClock final : public Clock {
+public:
+    [[nodiscard]] Monotonic now() const override {
+        timespec time{};
+        ::clock_gettime(CLOCK_BOOTTIME, &time);
+        return Monotonic(std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec));
+    }
+    [[nodiscard]] Wall wall() const override { return std::chrono::system_clock::now(); }
+};
+
+struct EndpointText {
+    std::string host;  // an address or a name
+    uint16_t port = kDefaultPort;
+};
+
+Result<EndpointText> split(const std::string& text, uint16_t defaultPort = kDefaultPort) {
+    EndpointText parts;
+    parts.port = defaultPort;
+    std::optional<std::string> port;
+    if (text.starts_with('[')) {
+        const size_t end = text.find(']');
+        parts.host = text.substr(1, end == std::string::npos ? end : end - 1);
+        const std::string rest = end == std::string::npos ? "?" : text.substr(end + 1);
+        if (!rest.empty() && !rest.starts_with(':')) parts.host.clear();
+        if (!rest.empty()) port = rest.substr(1);
+    } else if (const size_t colon = text.find(':'); colon != text.rfind(':')) {
+        parts.host = text;  // IPv6 without a port
+    } else {
+        parts.host = text.substr(0, colon);
+        if (colon != std::string::npos) port = text.substr(colon + 1);
+    }
+    if (port) {
+        const std::string_view digits = *port;
+        const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), parts.port);
+        if (error != std::errc() || end != digits.data() + digits.size()) parts.host.clear();
+    }
+    if (parts.host.empty()) {
+        return makeError(ErrorCode::InvalidArgument,
+                         "\"" + text + "\": expected ADDR[:PORT], with IPv6 as [ADDR]:PORT, such as 192.0.2.1:7950");
+    }
+    return parts;
+}
+
+Result<Address> parseAddress(const std::string& text, uint16_t defaultPort = kDefaultPort) {
+    WEFT_ASSIGN(const EndpointText parts, split(text, defaultPort));
+    const auto ip = IpAddress::parse(parts.host);
+    if (!ip) {
+        return makeError(ErrorCode::InvalidArgument,
+                         "\"" + text + "\": expected ADDR[:PORT], such as 192.0.2.1 or [2001:db8::1]:7950");
+    }
+    return Address{*ip, parts.port};
+}
+
+bool isHostName(const std::string& text) {
+    return std::all_of(text.begin(), text.end(),
+                       [](unsigned char c) { return std::isalnum(c) != 0 || c == '-' || c == '.' || c == '_'; });
+}
+
+// Blocks on DNS.
+std::vector<Address> resolve(const EndpointText& seed) {
+    addrinfo hints{};
+    hints.ai_socktype = SOCK_DGRAM;
+    addrinfo* found = nullptr;
+    if (::getaddrinfo(seed.host.c_str(), nullptr, &hints, &found) != 0) return {};
+    std::vector<Address> all;
+    for (const addrinfo* one = found; one != nullptr; one = one->ai_next) {
+        SocketAddress name;
+        std::copy_n(reinterpret_cast<const uint8_t*>(one->ai_addr), std::min(one->ai_addrlen, SocketAddress::kRoom),
+                    reinterpret_cast<uint8_t*>(name.get()));
+        if (const auto address = name.address()) all.push_back({address->ip, seed.port});
+    }
+    ::freeaddrinfo(found);
+    return all;
+}
+
+// The content of a file of secrets. PermissionDenied when anybody but us and root may read it.
+Result<std::string> readSecret(const std::string& path) {
+    const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!fd) return errnoError(errno, "open " + path);
+    struct stat info {};
+    if (::fstat(fd.get(), &info) != 0) return errnoError(errno, "stat " + path);
+    if ((info.st_mode & 077) != 0) {
+        return makeError(ErrorCode::PermissionDenied, path + ": others may read this secret: chmod 600 " + path);
+    }
+    if (info.st_uid != 0 && info.st_uid != ::geteuid()) {
+        return makeError(ErrorCode::PermissionDenied, path + ": this secret is another user's: chown root " + path);
+    }
+    constexpr size_t kLargest = 64 << 10;
+    std::string text(kLargest, '\0');
+    const ssize_t size = ::read(fd.get(), text.data(), text.size());
+    if (size < 0) return errnoError(errno, "read " + path);
+    text.resize(static_cast<size_t>(size));
+    return text;
+}
+
+std::string directoryOf(const std::string& path) {
+    const size_t slash = path.rfind('/');
+    return slash == std::string::npos ? "." : path.substr(0, slash + 1);
+}
+
+// Whole or not at all, also over a crash.
+Result<void> writeSecret(const std::string& path, const std::string& text) {
+    const std::string fresh = path + ".new";
+    ::unlink(fresh.c_str());
+    UniqueFd fd(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    if (!fd) return errnoError(errno, "create " + fresh);
+    if (::write(fd.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()) || ::fsync(fd.get()) != 0) {
+        return errnoError(errno, "write " + fresh);
+    }
+    fd.reset();
+    if (::rename(fresh.c_str(), path.c_str()) != 0) return errnoError(errno, "rename " + fresh);
+    const UniqueFd parent(::open(directoryOf(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (parent) ::fsync(parent.get());
+    return {};
+}
+
+Result<Ed25519Signer::Seed> loadIdentity(const std::string& path) {
+    auto text = readSecret(path);
+    if (!text && text.error().code != ErrorCode::NotFound) return text.error();
+    if (!text) {
+        const auto seed = Ed25519Signer::generateSeed();
+        WEFT_TRY(writeSecret(path, Key{seed}.base64() + "\n"));
+        return seed;
+    }
+    while (!text->empty() && text->back() == '\n') text->pop_back();
+    const auto seed = Key::parse(*text);
+    if (!seed) {
+        return makeError(ErrorCode::Corrupt, path + " is no node key; remove it and this host joins as a new node");
+    }
+    return seed->bytes;
+}
+
+// What row weft/keyring says.
+struct KeyringRow {
+    uint64_t generation = 0;
+    std::vector<Key> keys;  // the primary first
+
+    // Which of two rings is the cluster's: the later one, and of equally late ones the same everywhere.
+    [[nodiscard]] bool supersedes(const KeyringRow& other) const {
+        if (generation != other.generation) return generation > other.generation;
+        return generation != 0 && text() > other.text();
+    }
+    [[nodiscard]] std::string text() const {
+        std::string all;
+        for (const Key& key : keys) all += key.base64() + "\n";
+        return all;
+    }
+    // As a setting: which generation the file's text belongs to.
+    [[nodiscard]] std::string setting() const { return std::to_string(generation) + " " + text(); }
+    [[nodiscard]] bool has(KeyId id) const {
+        return std::any_of(keys.begin(), keys.end(), [id](const Key& key) { return key.id() == id; });
+    }
+
+    [[nodiscard]] std::string encode() const {
+        Writer out;
+        out.u8(1);
+        out.u64(generation);
+        out.u8(static_cast<uint8_t>(keys.size()));
+        for (const Key& key : keys) out.bytes(key.bytes);
+        return {out.view().begin(), out.view().end()};
+    }
+    static std::optional<KeyringRow> decode(const std::string& value) {
+        Reader in(asBytes(value));
+        KeyringRow row;
+        if (in.u8() != 1) return {};
+        row.generation = in.u64();
+        const size_t count = in.u8();
+        if (count == 0 || count > Keyring::kMaxKeys) return {};
+        for (size_t i = 0; i < count; ++i) row.keys.push_back(Key{in.array<32>()});
+        if (!in.done()) return {};
+        return row;
+    }
+};
+
+Result<Keyring> ringOf(const std::vector<Key>& keys) {
+    Keyring ring;
+    for (const Key& key : keys) WEFT_TRY(ring.add(key));
+    return ring;
+}
+
+constexpr std::array kCounters = {
+    std::pair("packets_sent", &Counters::packetsSent),
+    std::pair("packets_received", &Counters::packetsReceived),
+    std::pair("bytes_sent", &Counters::bytesSent),
+    std::pair("bytes_received", &Counters::bytesReceived),
+    std::pair("unknown_key", &Counters::unknownKey),
+    std::pair("forged", &Counters::forged),
+    std::pair("replayed", &Counters::replayed),
+    std::pair("malformed", &Counters::malformed),
+    std::pair("bad_signature", &Counters::badSignature),
+    std::pair("unknown_owner", &Counters::unknownOwner),
+    std::pair("unknown_message", &Counters::unknownMessage),
+    std::pair("streams_accepted", &Counters::streamsAccepted),
+    std::pair("streams_refused", &Counters::streamsRefused),
+    std::pair("streams_failed", &Counters::streamsFailed),
+    std::pair("stream_bytes_sent", &Counters::streamBytesSent),
+    std::pair("probes", &Counters::probes),
+    std::pair("probes_failed", &Counters::probesFailed),
+    std::pair("suspected", &Counters::suspected),
+    std::pair("declared_dead", &Counters::declaredDead),
+    std::pair("refuted", &Counters::refuted),
+    std::pair("rows_applied", &Counters::rowsApplied),
+    std::pair("rows_stale", &Counters::rowsStale),
+    std::pair("rows_reasserted", &Counters::rowsReasserted),
+    std::pair("broadcasts_dropped", &Counters::broadcastsDropped),
+    std::pair("syncs_started", &Counters::syncsStarted),
+    std::pair("syncs_equal", &Counters::syncsEqual),
+    std::pair("syncs_finished", &Counters::syncsFinished),
+};
+
+// Resolves seeds that are names, again and again, on a thread that nobody waits for: getaddrinfo may take its time.
+class SeedResolver {
+public:
+    using Deliver = std::function<void(std::vector<Address>)>;
+
+    SeedResolver(std::vector<EndpointText> names, Deliver deliver) : shared_(std::make_shared<Shared>()) {
+        shared_->deliver = std::move(deliver);
+        std::thread([shared = shared_, names = std::move(names)] {
+            std::unique_lock lock(shared->mutex);
+            while (!shared->ended) {
+                for (const EndpointText& name : names) {
+                    lock.unlock();
+                    auto found = resolve(name);
+                    lock.lock();
+                    const auto [known, first] = shared->found.try_emplace(name.host);
+                    if (found.empty() && first)
+                        logWarn("gossip seed does not resolve yet name={}", logValue(name.host));
+                    if (!found.empty()) known->second = std::move(found);  // else the last ones may still do
+                }
+                std::vector<Address> all;
+                for (const auto& [name, found] : shared->found) all.insert(all.end(), found.begin(), found.end());
+                if (!shared->ended && !all.empty()) shared->deliver(std::move(all));
+                shared->changed.wait_for(lock, kResolveEvery, [&shared] { return shared->ended; });
+            }
+        }).detach();
+    }
+    ~SeedResolver() { stop(); }
+    void stop() {
+        {
+            const std::lock_guard lock(shared_->mutex);
+            shared_->ended = true;
+        }
+        shared_->changed.notify_all();
+    }
+    // Of each name its addresses, none while it did not resolve.
+    [[nodiscard]] std::map<std::string, std::vector<Address>> found() const {
+        const std::lock_guard lock(shared_->mutex);
+        return shared_->found;
+    }
+    SeedResolver(const SeedResolver&) = delete;
+    SeedResolver& operator=(const SeedResolver&) = delete;
+
+private:
+    struct Shared {
+        std::mutex mutex;
+        std::condition_variable changed;
+        bool ended = false;
+        Deliver deliver;
+        std::map<std::string, std::vector<Address>> found;
+    };
+    std::shared_ptr<Shared> shared_;
+};
+
+class SocketService final : public Service {
+public:
+    SocketService(ServiceConfig config, Database& database, Metrics& metrics)
+        : config_(std::move(config)), database_(database) {
+        for (const auto& [name, member] : kCounters) {
+            counters_.push_back(&metrics.counter(std::string("weft_gossip_") + name + "_total",
+                                                 "Of the gossip store; see docs/gossip.md."));
+        }
+        for (const auto state : kStates) {
+            members_.push_back(&metrics.gauge("weft_gossip_members", "Members of the cluster by state, this one too.",
+                                              {{"state", std::string(toString(state))}}));
+        }
+        health_ = &metrics.gauge("weft_gossip_health_score", "0: well; more: this node answers late itself.");
+    }
+    ~SocketService() override { end(); }
+
+    Result<void> begin();
+
+    void post(std::function<void(Node&)> work) override {
+        {
+            const std::lock_guard lock(mutex_);
+            if (ended_) return;
+            posted_.push_back(std::move(work));
+        }
+        transport_->wake();
+    }
+    Result<void> call(std::function<void(Node&)> work, std::chrono::milliseconds patience) override;
+    void leave(std::chrono::milliseconds patience) override;
+
+    [[nodiscard]] const NodeId& id() const override { return id_; }
+    [[nodiscard]] const std::string& nodeName() const override { return config_.nodeName; }
+    [[nodiscard]] const std::string& cluster() const override { return config_.cluster; }
+    [[nodiscard]] const Address& advertised() const override { return advertised_; }
+    [[nodiscard]] std::optional<std::vector<Address>> seeds() const override {
+        const std::lock_guard lock(mutex_);
+        return seeds_;
+    }
+    [[nodiscard]] bool alone() const override { return config_.keyFile.empty(); }
+
+    Result<std::vector<KeyInfo>> keys() override;
+    Result<void> addKey(const Key& key) override;
+    Result<void> useKey(KeyId id) override;
+    Result<void> removeKey(KeyId id) override;
+    [[nodiscard]] std::vector<std::string> warnings() override;
+
+private:
+    static constexpr std::array kStates = {MemberState::Alive, MemberState::Suspect, MemberState::Dead,
+                                           MemberState::Left};
+
+    Result<Address> chooseAdvertised(const std::optional<Address>& firstSeed) const;
+    Result<void> loadKeyring();
+    void work();
+    void runPosted();
+    void publishMetrics();
+    void end();
+
+    // On the node's thread.
+    void onMember(const Member& member);
+    void onKeyringRow(const Row& row);
+    Result<void> adopt(const KeyringRow& row);
+    using KeyringChange = std::function<Result<void>(Node&, KeyringRow&)>;
+    Result<void> changeKeyring(const KeyringChange& change);
+    // Names of living members for which `lacks` holds of their row, or that have none.
+    std::string membersThat(Node& node, const std::function<bool(const KeyringRow&)>& lacks) const;
+
+    ServiceConfig config_;
+    bool keyFileFixed_ = false;  // we cannot write beside the key file, so its keys cannot change
+    Database& database_;
+    std::vector<Counter*> counters_;
+    std::vector<Gauge*> members_;
+    Gauge* health_ = nullptr;
+    Counters shown_;
+    Clock::Monotonic published_{};
+    std::map<std::string, NodeId> holders_;  // of each name, the last to be seen alive under it
+
+    BootClock clock_;
+    SystemRandom random_;
+    NodeId id_;
+    Address advertised_;
+    std::vector<Address> literalSeeds_;
+    std::unique_ptr<Ed25519Signer> signer_;
+    Keyring keyring_;
+    KeyringRow ring_;
+    std::unique_ptr<SocketTransport> transport_;
+    std::unique_ptr<DatabaseStorage> storage_;
+    std::unique_ptr<Node> node_;
+
+    mutable std::mutex mutex_;
+    std::optional<std::vector<Address>> seeds_;
+    std::deque<std::function<void(Node&)>> posted_;
+    bool ended_ = false;
+
+    std::unique_ptr<SeedResolver> resolver_;
+    std::atomic<bool> stopping_{false};
+    std::thread thread_;
+};
+
+Result<Address> SocketService::chooseAdvertised(const std::optional<Address>& firstSeed) const {
+    uint16_t port = kDefaultPort;
+    std::optional<Address> bind;
+    if (!config_.bind.empty()) {
+        WEFT_ASSIGN(bind, parseAddress(config_.bind).within("--bind"));
+        port = bind->port;
+    }
+    if (!config_.advertise.empty()) return parseAddress(config_.advertise, port).within("--advertise");
+    if (bind && !bind->ip.isAny()) return *bind;
+    // No packet is sent: these are only asked for the way there (RFC 5737, RFC 3849: addresses of documentation).
+    std::vector<IpAddress> targets;
+    if (firstSeed) targets.push_back(firstSeed->ip);
+    for (const char* text : {"192.0.2.1", "2001:db8::1"}) targets.push_back(IpAddress::parse(text).value());
+    for (const IpAddress& target : targets) {
+        if (const auto route = routeTo(target)) return Address{route->source, port};
+    }
+    if (alone()) return Address{IpAddress::parse("127.0.0.1").value(), port};
+    return makeError(
+        ErrorCode::Unavailable,
+        "no route to the other hosts to take an address from; set --advertise ADDR or wait for the network");
+}
+
+Result<void> SocketService::loadKeyring() {
+    if (alone()) return {};
+    auto text = readSecret(config_.keyFile);
+    if (!text && text.error().code == ErrorCode::NotFound) {
+        return makeError(ErrorCode::NotFound,
+                         "--key-file " + config_.keyFile + ": no such file; make one with: weftctl key generate > " +
+                             config_.keyFile + " && chmod 600 " + config_.keyFile + ", and copy it to every host");
+    }
+    if (!text) return text.error().within("--key-file");
+    WEFT_ASSIGN(const Keyring read, Keyring::parse(*text).within("--key-file " + config_.keyFile));
+    if (read.empty()) {
+        return makeError(ErrorCode::InvalidArgument,
+                         "--key-file " + config_.keyFile + ": no key in it; add one with: weftctl key generate");
+    }
+    ring_.keys = read.keys();
+    WEFT_ASSIGN(const std::string known, DatabaseStorage::readSetting(database_, kKeyringSetting));
+    if (const size_t space = known.find(' '); space != std::string::npos) {
+        ring_.generation = std::strtoull(known.c_str(), nullptr, 10);
+        WEFT_ASSIGN(const std::string intent, DatabaseStorage::readSetting(database_, kKeyringIntent));
+        const size_t intentSpace = std::min(intent.find(' '), intent.size());
+        // Somebody changed the file by hand since: that is the cluster's latest wish. (A file that this service never
+        // wrote about has generation 0: a host that joins with an old file must not undo a rotation.)
+        if (known.substr(space + 1) == ring_.text()) {
+            // As left.
+        } else if (intentSpace != intent.size() && intent.substr(intentSpace + 1) == ring_.text()) {
+            ring_.generation = std::strtoull(intent.c_str(), nullptr, 10);  // we died right after writing the file
+        } else {
+            const auto now = clock_.wall().time_since_epoch();
+            ring_.generation =
+                std::max(ring_.generation + 1,
+                         static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(now).count()));
+        }
+    }
+    WEFT_TRY(DatabaseStorage::writeSetting(database_, kKeyringSetting, ring_.setting()));
+    WEFT_ASSIGN(keyring_, ringOf(ring_.keys));
+    keyFileFixed_ = ::access(directoryOf(config_.keyFile).c_str(), W_OK) != 0;
+    return {};
+}
+
+Result<void> SocketService::begin() {
+    if (::sodium_init() < 0) return makeError(ErrorCode::Internal, "libsodium does not start");
+    if (config_.nodeName.empty()) {
+        std::array<char, 256> name{};
+        ::gethostname(name.data(), name.size() - 1);
+        config_.nodeName = std::string(name.data()).substr(0, kMaxNameBytes);
+    }
+    if (config_.nodeName.size() > kMaxNameBytes) {
+        return makeError(ErrorCode::InvalidArgument,
+                         "--node-name: at most " + std::to_string(kMaxNameBytes) + " characters");
+    }
+    std::vector<EndpointText> names;
+    for (const std::string& seed : config_.join) {
+        WEFT_ASSIGN(const EndpointText parts, split(seed).within("--join"));
+        if (const auto ip = IpAddress::parse(parts.host)) {
+            literalSeeds_.push_back({*ip, parts.port});
+        } else {
+            names.push_back(parts);
+        }
+    }
+    WEFT_ASSIGN(advertised_,
+                chooseAdvertised(literalSeeds_.empty() ? std::nullopt : std::optional(literalSeeds_.front())));
+    if (advertised_.ip.isAny()) return makeError(ErrorCode::InvalidArgument, "--advertise: not the any address");
+    WEFT_TRY(loadKeyring());
+    WEFT_ASSIGN(const auto seed, loadIdentity(config_.stateDir + "/node.key"));
+    signer_ = std::make_unique<Ed25519Signer>(seed);
+    id_ = NodeId::of(signer_->publicKey());
+
+    std::optional<Address> bind;
+    if (!alone()) {
+        bind = advertised_;
+        if (!config_.bind.empty()) {
+            WEFT_ASSIGN(bind, parseAddress(config_.bind).within("--bind"));
+        }
+    }
+    WEFT_ASSIGN(transport_, SocketTransport::open(bind ? &*bind : nullptr));
+    if (advertised_.port == 0) advertised_.port = transport_->port();
+
+    WEFT_ASSIGN(Persisted persisted, DatabaseStorage::beginEpoch(database_));
+    Config node;
+    node.cluster = config_.cluster;
+    node.nodeName = config_.nodeName;
+    node.advertise = advertised_;
+    node.seeds = literalSeeds_;
+    const auto route = routeTo(literalSeeds_.empty() ? advertised_.ip : literalSeeds_.front().ip);
+    const size_t headers = advertised_.ip.isV4() ? 28 : 48;
+    node.packetBytes = std::clamp<size_t>(route ? route->mtu - headers : 0, kSmallestPacket, kLargestPacket);
+    storage_ = std::make_unique<DatabaseStorage>(
+        database_, [this](std::function<void()> done) { post([done = std::move(done)](Node&) { done(); }); });
+    node_ = std::make_unique<Node>(std::move(node), std::move(persisted), keyring_, *signer_, clock_, random_,
+                                   *transport_, *storage_);
+    node_->watch(std::string(kKeyringRow), [this](RowEvent event, const Row& row) {
+        if (event == RowEvent::Put) onKeyringRow(row);
+    });
+    holders_[config_.nodeName] = id_;
+    node_->onMember([this](const Member& member) { onMember(member); });
+    if (alone()) {
+        logInfo("gossip node={} id={} cluster of one: no --key-file, so nothing listens and other hosts cannot join",
+                logValue(config_.nodeName), id_.brief());
+    } else {
+        node_->put(std::string(kKeyringRow), ring_.encode(), [](const Result<void>&) {});
+        node_->start();
+        logInfo("gossip node={} id={} cluster={} address={} seeds={}", logValue(config_.nodeName), id_.brief(),
+                logValue(config_.cluster), advertised_.str(), config_.join.size());
+    }
+    if (names.empty()) seeds_ = literalSeeds_;
+    publishMetrics();
+    thread_ = std::thread([this] { work(); });
+    if (!names.empty() && !alone()) {
+        resolver_ = std::make_unique<SeedResolver>(std::move(names), [this](std::vector<Address> found) {
+            found.insert(found.end(), literalSeeds_.begin(), literalSeeds_.end());
+            {
+                const std::lock_guard lock(mutex_);
+                seeds_ = found;
+            }
+            post([found = std::move(found)](Node& target) { target.setSeeds(found); });
+        });
+    }
+    return {};
+}
+
+void SocketService::work() {
+    while (!stopping_) {
+        node_->tick();
+        runPosted();
+        const auto deadline = node_->nextDeadline();
+        const auto now = clock_.now();
+        const auto patience = deadline == Clock::Monotonic::max()
+                                  ? Clock::Monotonic::duration(std::chrono::hours(1))
+                                  : std::max(deadline - now, Clock::Monotonic::duration::zero());
+        transport_->run(*node_, patience);
+        runPosted();
+        publishMetrics();
+    }
+}
+
+void SocketService::onMember(const Member& member) {
+    const std::string& name = member.record.name;
+    logInfo("member name={} id={} address={} state={}", logValue(name), member.id.brief(), member.record.address.str(),
+            toString(member.state));
+    if (member.state != MemberState::Alive) return;
+    const NodeId before = std::exchange(holders_.try_emplace(name, member.id).first->second, member.id);
+    if (before == member.id) return;
+    const auto other = node_->member(before);
+    if (other && !other->gone() && other->record.name == name) {
+        logWarn("two nodes of one name={} id={} address={} id={} address={}; give each its own --node-name",
+                logValue(name), before.brief(), other->record.address.str(), member.id.brief(),
+                member.record.address.str());
+    }
+}
+
+void SocketService::runPosted() {
+    std::deque<std::function<void(Node&)>> batch;
+    {
+        const std::lock_guard lock(mutex_);
+        batch.swap(posted_);
+    }
+    for (const auto& work : batch) work(*node_);
+}
+
+// Counting thousands of members at each packet would cost more than the packet.
+void SocketService::publishMetrics() {
+    if (!alone() && clock_.now() - published_ < kPublishEvery) return;
+    published_ = clock_.now();
+    const Counters now = node_->counters();
+    for (size_t i = 0; i < kCounters.size(); ++i) {
+        const auto field = kCounters[i].second;
+        if (now.*field != shown_.*field) counters_[i]->add(now.*field - shown_.*field);
+    }
+    shown_ = now;
+    health_->set(node_->healthScore());
+    std::array<int, kStates.size()> byState{};
+    for (const Member& member : node_->members()) ++byState[static_cast<size_t>(member.state)];
+    for (size_t i = 0; i < kStates.size(); ++i) members_[i]->set(byState[i]);
+}
+
+void SocketService::end() {
+    if (resolver_) resolver_->stop();
+    if (thread_.joinable()) {
+        stopping_ = true;
+        transport_->wake();
+        thread_.join();
+    }
+    std::deque<std::function<void(Node&)>> dropped;
+    {
+        const std::lock_guard lock(mutex_);
+        ended_ = true;
+        dropped.swap(posted_);
+    }
+}
+
+Result<void> SocketService::call(std::function<void(Node&)> work, std::chrono::milliseconds patience) {
+    auto promise = std::make_shared<std::promise<void>>();
+    auto done = promise->get_future();
+    post([promise, work = std::move(work)](Node& node) {
+        work(node);
+        promise->set_value();
+    });
+    promise.reset();
+    if (done.wait_for(patience) != std::future_status::ready) {
+        return makeError(ErrorCode::Timeout, "the gossip store does not answer");
+    }
+    try {
+        done.get();
+    } catch (const std::future_error&) {
+        return makeError(ErrorCode::Unavailable, "the gossip store has ended");
+    }
+    return {};
+}
+
+void SocketService::leave(std::chrono::milliseconds patience) {
+    auto promise = std::make_shared<std::promise<void>>();
+    auto gone = promise->get_future();
+    post([promise](Node& node) { node.leave([promise] { promise->set_value(); }); });
+    promise.reset();
+    gone.wait_for(patience);
+    end();
+}
+
+// --- the cluster's keys ---
+
+void SocketService::onKeyringRow(const Row& row) {
+    if (alone() || row.owner == id_) return;
+    const auto theirs = KeyringRow::decode(row.value);
+    if (!theirs || !theirs->supersedes(ring_)) return;
+    if (const auto adopted = adopt(*theirs); !adopted) {
+        logError("cluster keys changed, but are not taken over: {}", adopted.error().message);
+        return;
+    }
+    logInfo("cluster keys taken over from={} keys={}", row.owner.brief(), theirs->keys.size());
+    // Not from within the table's callback.
+    post([this](Node& node) { node.put(std::string(kKeyringRow), ring_.encode(), [](const Result<void>&) {}); });
+}
+
+Result<void> SocketService::adopt(const KeyringRow& row) {
+    WEFT_ASSIGN(Keyring ring, ringOf(row.keys));
+    // Intent, file, fact: whenever we die, the next start can tell our own change of the file from a person's.
+    WEFT_TRY(DatabaseStorage::writeSetting(database_, kKeyringIntent, row.setting()));
+    WEFT_TRY(writeSecret(config_.keyFile,
+                         "# Keys of the cluster, the first seals. Kept by weftd: weftctl key --help\n" + row.text()));
+    WEFT_TRY(DatabaseStorage::writeSetting(database_, kKeyringSetting, row.setting()));
+    ring_ = row;
+    keyring_ = std::move(ring);
+    return {};
+}
+
+std::string SocketService::membersThat(Node& node, const std::function<bool(const KeyringRow&)>& lacks) const {
+    std::string names;
+    for (const Member& member : node.members()) {
+        if (member.id == id_ || member.gone()) continue;
+        const Row* row = node.table().find(member.id, std::string(kKeyringRow));
+        const auto theirs = row == nullptr ? std::nullopt : KeyringRow::decode(row->value);
+        if (!theirs || lacks(*theirs)) names += (names.empty() ? "" : ", ") + member.record.name;
+    }
+    return names;
+}
+
+Result<void> SocketService::changeKeyring(const KeyringChange& change) {
+    if (alone()) {
+        return makeError(ErrorCode::Unsupported, "this daemon has no cluster keys: start it with --key-file");
+    }
+    const auto result = std::make_shared<Result<void>>();
+    WEFT_TRY(call(
+        [this, result, change](Node& node) {
+            KeyringRow next = ring_;
+            *result = change(node, next);
+            if (!*result || next.keys == ring_.keys) return;
+            const auto now = std::chrono::duration_cast<std::chrono::milliseconds>(clock_.wall().time_since_epoch());
+            next.generation = std::max(ring_.generation + 1, static_cast<uint64_t>(now.count()));
+            *result = adopt(next);
+            if (*result) node.put(std::string(kKeyringRow), ring_.encode(), [](const Result<void>&) {});
+        },
+        kPatience));
+    return std::move(*result);
+}
+
+Result<std::vector<KeyInfo>> SocketService::keys() {
+    const auto found = std::make_shared<std::vector<KeyInfo>>();
+    WEFT_TRY(call(
+        [this, found](Node&) {
+            for (const Key& key : ring_.keys) found->push_back({key.id(), found->empty()});
+        },
+        kPatience));
+    return std::move(*found);
+}
+
+Result<void> SocketService::addKey(const Key& key) {
+    return changeKeyring([key](Node&, KeyringRow& next) -> Result<void> {
+        WEFT_ASSIGN(Keyring ring, ringOf(next.keys));
+        WEFT_TRY(ring.add(key));
+        next.keys = ring.keys();
+        return {};
+    });
+}
+
+Result<void> SocketService::useKey(KeyId id) {
+    return changeKeyring([this, id](Node& node, KeyringRow& next) -> Result<void> {
+        WEFT_ASSIGN(Keyring ring, ringOf(next.keys));
+        WEFT_TRY(ring.use(id));
+        const std::string lacking = membersThat(node, [id](const KeyringRow& row) { return !row.has(id); });
+        if (!lacking.empty()) {
+            return makeError(ErrorCode::Busy, "not everybody has that key yet: " + lacking + "; try again in a moment");
+        }
+        next.keys = ring.keys();
+        return {};
+    });
+}
+
+Result<void> SocketService::removeKey(KeyId id) {
+    return changeKeyring([this, id](Node& node, KeyringRow& next) -> Result<void> {
+        WEFT_ASSIGN(Keyring ring, ringOf(next.keys));
+        WEFT_TRY(ring.remove(id));
+        const std::string sealing =
+            membersThat(node, [id](const KeyringRow& row) { return row.keys.front().id() == id; });
+        if (!sealing.empty()) {
+            return makeError(ErrorCode::Busy, "still in use by " + sealing + "; try again in a moment");
+        }
+        next.keys = ring.keys();
+        return {};
+    });
+}
+
+std::vector<std::string> SocketService::warnings() {
+    std::vector<std::string> lines;
+    if (alone()) {
+        if (!config_.join.empty()) lines.emplace_back("--join without --key-file: this is a cluster of one");
+        return lines;
+    }
+    if (keyFileFixed_) {
+        lines.push_back("weftd cannot write beside " + config_.keyFile +
+                        ", so the cluster's keys cannot change: keep the file in the state directory");
+    }
+    if (storage_->epochWasOutdated()) {
+        lines.emplace_back(
+            "another node uses this node's identity, or its state was put back from a copy: a cloned host must lose "
+            "its node.key before it starts");
+    }
+    const auto found = std::make_shared<std::vector<Member>>();
+    if (!call([found](Node& node) { *found = node.members(); }, 2s)) return lines;
+    std::map<std::string, std::vector<std::string>> byName;
+    std::set<Address> heard;
+    for (const Member& member : *found) {
+        heard.insert(member.record.address);
+        if (!member.gone()) byName[member.record.name].push_back(member.id.brief());
+    }
+    for (const auto& [name, ids] : byName) {
+        if (ids.size() < 2) continue;
+        std::string all;
+        for (const std::string& one : ids) all += " " + one;
+        lines.push_back("several nodes are called " + name + ":" + all + "; give each its own --node-name");
+    }
+    const auto silent = [&](const Address& seed) {
+        return !heard.contains(seed) && seed != advertised_ && seed.ip.isLoopback() == advertised_.ip.isLoopback();
+    };
+    const auto complain = [&lines](const std::string& seed) {
+        lines.push_back("no member answers at the seed " + seed +
+                        ": is weftd up there, with the same --cluster and key, and is the port open for udp and tcp?");
+    };
+    for (const Address& seed : literalSeeds_) {
+        if (silent(seed)) complain(seed.str());
+    }
+    if (!resolver_) return lines;
+    for (const auto& [name, addresses] : resolver_->found()) {
+        if (addresses.empty()) {
+            lines.push_back("the seed " + name + " does not resolve to an address");
+        } else if (std::all_of(addresses.begin(), addresses.end(), silent)) {
+            complain(name);
+        }
+    }
+    return lines;
+}
+
+}  // namespace
+
+Result<void> checkEndpointText(const std::string& text, bool allowName) {
+    WEFT_ASSIGN(const EndpointText parts, split(text));
+    if (IpAddress::parse(parts.host) || (allowName && isHostName(parts.host))) return {};
+    return makeError(ErrorCode::InvalidArgument, "\"" + text + "\": expected " + (allowName ? "ADDR or NAME" : "ADDR") +
+                                                     "[:PORT], such as 192.0.2.1 or [2001:db8::1]:7950");
+}
+
+SchemaComponent Service::schema() {
+    return DatabaseStorage::schema();
+}
+
+Result<std::unique_ptr<Service>> Service::start(ServiceConfig config, Database& database, Metrics& metrics) {
+    auto service = std::make_unique<SocketService>(std::move(config), database, metrics);
+    WEFT_TRY(service->begin().within("gossip"));
+    return std::unique_ptr<Service>(std::move(service));
+}
+
+}  // namespace weft::kv

@@ -1,0 +1,98 @@
+// Table: the rows of every known owner, their digests, and watches. Knows nothing of the network.
+//
+// A row is visible while its owner is. Rows of a gone owner are suspended: kept, compared and passed on, but hidden.
+// Tombstones stay for `tombstoneTtl`; in the last eighth of it they are retired: still refuse older rows, but are no
+// longer told to others, so that they do not wander between nodes that forget at different moments.
+//
+// Callbacks run inside the call that caused them, after the table has changed.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "kv/row.h"
+
+namespace weft::kv {
+
+using WatchId = uint64_t;
+
+enum class RowEvent : uint8_t {
+    Put,        // new, changed, or visible again
+    Deleted,    // by its owner, or forgotten with its owner
+    Suspended,  // the owner is gone for now
+};
+
+class Table {
+public:
+    using Callback = std::function<void(RowEvent, const Row&)>;
+    using KeyHash = uint64_t;
+
+    struct Summary {
+        KeyHash key;
+        uint64_t version;
+        uint32_t check;  // of the whole row
+    };
+
+    Table(const Clock& clock, std::chrono::seconds tombstoneTtl) : clock_(clock), tombstoneTtl_(tombstoneTtl) {}
+
+    // --- reading ---
+    [[nodiscard]] const Row* find(const NodeId& owner, const std::string& key) const;  // visible or not, or tombstone
+    [[nodiscard]] std::optional<Row> get(const NodeId& owner, const std::string& key) const;  // visible only
+    [[nodiscard]] std::vector<Row> list(const std::string& prefix) const;  // visible only, by key then owner
+    [[nodiscard]] size_t size() const;                                     // every row and tombstone held
+
+    WatchId watch(std::string prefix, const Callback& callback);
+    void unwatch(WatchId id);
+
+    // --- writing ---
+    // Merges a row whose signature was checked. True when it replaced what was held.
+    bool apply(Row row);
+    // Whether apply() would: lets the caller skip the signature of what is stale.
+    [[nodiscard]] bool wants(const Row& row) const;
+    void suspend(const NodeId& owner);
+    void resume(const NodeId& owner);
+    void forget(const NodeId& owner);
+    void collectTombstones();
+
+    // --- for anti-entropy ---
+    [[nodiscard]] uint64_t digest(const NodeId& owner) const;  // zero when it has no rows
+    // Summaries of one owner's rows (retired tombstones apart) in key hash order, from `from`, at most `limit`.
+    [[nodiscard]] std::vector<Summary> summaries(const NodeId& owner, KeyHash from, size_t limit) const;
+    // Rows whose key hash is `key`; more than one only if two keys collide. Tombstones with their present age.
+    [[nodiscard]] std::vector<Row> rowsAt(const NodeId& owner, KeyHash key) const;
+    static uint32_t check(const Row& row);  // Summary::check
+    static KeyHash hashKey(std::string_view key);
+
+private:
+    struct Entry {
+        Row row;
+        uint64_t hash = 0;
+        Clock::Monotonic deletedAt;
+        bool retired = false;
+    };
+    struct Owner {
+        std::map<std::pair<KeyHash, std::string>, Entry> rows;
+        uint64_t digest = 0;
+        bool suspended = false;
+    };
+    struct Watch {
+        WatchId id;
+        std::string prefix;
+        Callback callback;
+    };
+
+    void notify(RowEvent event, const Row& row);
+    [[nodiscard]] std::chrono::seconds retireAge() const { return tombstoneTtl_ - tombstoneTtl_ / 8; }
+
+    const Clock& clock_;
+    std::chrono::seconds tombstoneTtl_;
+    std::map<NodeId, Owner> owners_;
+    std::vector<Watch> watches_;
+    WatchId lastWatch_ = 0;
+};
+
+}  // namespace weft::kv

@@ -1,0 +1,1 @@
+"""The features, one module a group."""

@@ -1,0 +1,363 @@
+#!/usr/bin/env python3
+"""Overlay networks between three real Docker Engines: one line a feature, over bridged and routed underlays.
+
+    tests/e2e/overlay.py                       every underlay
+    tests/e2e/overlay.py --underlay routed -k cable
+
+The hosts of one underlay stay up for all features; each feature makes its own networks and removes them, and then no
+host may hold anything it did not hold before.
+"""
+
+import argparse
+import itertools
+import json
+import signal
+import statistics
+import sys
+import time
+import traceback
+
+from harness import check, equal
+from lab import IMAGE, CommandFailed, Container, Lab, NoAnswer, in_parallel, leaks, sweep, wait_for
+from overlay_cluster import Cluster
+
+HOSTS = 3
+FEATURES = []
+# name: routed?, address family of the underlay
+UNDERLAYS = {"bridged": (False, 4), "routed": (True, 4), "bridged6": (False, 6)}
+
+
+def feature(name):
+    def register(function):
+        FEATURES.append((name, function))
+        return function
+
+    return register
+
+
+def reaches(place, protocol, address, port, server, client=None, timeout=3.0):
+    reply = place.ask(protocol, address, port, timeout=timeout)
+    equal(reply.server, server.name, f"{place.name} to {protocol} {address}:{port} answered by")
+    if client:
+        equal(reply.client, client, f"{place.name} to {protocol} {address}:{port} seen as")
+
+
+def soon_reaches(place, protocol, address, port, server, within, timeout=0.2):
+    wait_for(lambda: reaches(place, protocol, address, port, server, timeout=timeout) or True,
+             f"{place.name} reaches {server.name}", within, 0.01)
+
+
+def closed(place, address, port=80):
+    try:
+        reply = place.ask("tcp", address, port, timeout=0.5)
+    except NoAnswer:
+        return
+    raise AssertionError(f"{place.name} to {address}:{port} should be closed, {reply} came")
+
+
+def ping(place, address, size=56):
+    place.run(place.busybox, "ping", "-c", "1", "-W", "3", "-s", str(size), address)
+
+
+def pairs(containers):
+    return itertools.permutations(containers, 2)
+
+
+@feature("every container reaches every other: tcp, udp, ping, IPv4 and IPv6, as themselves")
+def all_pairs(c):
+    for a, b in pairs(c.one_each(c.overlay())):
+        for ours, theirs in ((a.ip, b.ip), (a.ip6, b.ip6)):
+            for protocol in ("tcp", "udp"):
+                reaches(a, protocol, theirs, 80, b, client=ours)
+            ping(a, theirs)
+
+
+@feature("packets of the full MTU pass between hosts, IPv4 and IPv6, and the MTU is the underlay's less the overhead")
+def full_size(c):
+    a, b, _ = c.one_each(c.overlay())
+    equal(a.links()["eth0"]["mtu"], c.mtu(), "MTU")
+    ping(a, b.ip, c.mtu() - 28)
+    ping(a, b.ip6, c.mtu() - 48)
+
+
+@feature("megabytes pass between hosts unharmed")
+def bulk(c):
+    a, b, _ = c.one_each(c.overlay())
+    b.run("/bin/busybox", "httpd", "-p", "8080", "-h", "/bin")
+    wanted = b.run("/bin/busybox", "md5sum", "/bin/busybox").split()[0]
+    for address in (b.ip, f"[{b.ip6}]"):
+        got = a.run("/bin/busybox", "sh", "-c", f"/bin/busybox wget -q -O - http://{address}:8080/busybox | "
+                    "/bin/busybox md5sum").split()[0]
+        equal(got, wanted, "checksum of what came")
+
+
+@feature("addresses are unique on all hosts while twelve containers start at once")
+def unique(c):
+    net = c.overlay()
+    made = in_parallel(*(lambda host=host, i=i: c.container(net, host, f"u{host.name}{i}")
+                         for host in c.hosts for i in range(4)))
+    equal(len({one.ip for one in made}), len(made), "different IPv4 addresses")
+    equal(len({one.ip6 for one in made}), len(made), "different IPv6 addresses")
+    equal(len({one.links()["eth0"]["address"] for one in made}), len(made), "different MACs")
+
+
+@feature("an overlay on Docker's own IPAM is refused, with the command to type")
+def default_ipam(c):
+    try:
+        c.hosts[0].docker("network", "create", "-d", "weft-overlay", "--subnet", "10.99.128.0/24", "-o",
+                          "weft.network=wrong", "overwrong")
+    except CommandFailed as refusal:
+        check("--ipam-driver weft-overlay" in str(refusal), f"the refusal does not say what to type: {refusal}")
+        return
+    raise AssertionError("it was created")
+
+
+@feature("the same network with another subnet is refused with both subnets")
+def other_subnet(c):
+    net = c.overlay(hosts=c.hosts[:1])
+    try:
+        c.hosts[1].docker("network", "create", "-d", "weft-overlay", "--ipam-driver", "weft-overlay", "--subnet",
+                          "10.250.0.0/16", "-o", f"weft.network={net.name}", net.name)
+    except CommandFailed as refusal:
+        check("10.250.0.0/16" in str(refusal) and net.subnet in str(refusal), f"not both subnets: {refusal}")
+        return
+    raise AssertionError("it was created")
+
+
+@feature("a published port is reached from outside, from its own host and from another host")
+def published(c):
+    net = c.overlay()
+    web = c.container(net, c.hosts[1], "web", "-p", "8088:80")
+    for place in (c.lab.outside, c.hosts[1], c.hosts[2]):
+        reaches(place, "tcp", c.hosts[1].ip, 8088, web)
+
+
+@feature("containers reach the outside, seen as their host; docker_gwbridge is not there")
+def egress(c):
+    a, *_ = c.one_each(c.overlay())
+    reply = a.ask("tcp", c.lab.router(a.host), 80)
+    equal((reply.server, reply.client), ("outside", a.host.ip), "who answered, whom it saw")
+    check("docker_gwbridge" not in a.host.links(), "docker_gwbridge is there")
+    equal([name for name in a.links() if name.startswith("eth")], ["eth0"], "one interface")
+
+
+@feature("an internal overlay reaches its own on other hosts and nothing else")
+def internal(c):
+    a, b, _ = c.one_each(c.overlay("--internal"))
+    reaches(a, "tcp", b.ip, 80, b)
+    closed(a, c.lab.router(a.host))
+
+
+@feature("containers of another overlay are out of reach, on the same host and on others")
+def isolated(c):
+    mine, theirs = c.one_each(c.overlay(), "m"), c.one_each(c.overlay(), "t")
+    reaches(mine[0], "tcp", mine[1].ip, 80, mine[1])
+    for stranger in theirs[:2]:
+        closed(mine[0], stranger.ip)
+
+
+@feature("a new container is soon reached from another host, thirty times")
+def new_container(c):
+    net = c.overlay()
+    far = c.container(net, c.hosts[2], "far")
+    times = []
+    for number in range(30):
+        c.hosts[0].docker("create", "--network", net.name, "--name", f"n{number}", "--hostname", f"n{number}", IMAGE)
+        c.hosts[0].docker("start", f"n{number}")
+        begin = time.monotonic()  # the engine's answer comes after Join's
+        new = Container(c.hosts[0], f"n{number}")
+        soon_reaches(far, "tcp", new.ip, 80, new, 3)
+        times.append((time.monotonic() - begin) * 1000)
+        c.hosts[0].docker("rm", "-f", new.name)
+    print(f"      from start's return to the answer: p50 {statistics.median(times):.0f} ms, worst {max(times):.0f} ms")
+    check(max(times) < c.reach_limit, f"worst {max(times):.0f} ms")
+
+
+@feature("an address that moves to another host is reached there within a second")
+def moved(c):
+    net = c.overlay()
+    far = c.container(net, c.hosts[2], "far")
+    old = c.container(net, c.hosts[0], "old")
+    address = old.ip
+    reaches(far, "tcp", address, 80, old)
+    c.hosts[0].docker("rm", "-f", "old")
+    c.hosts[1].docker("run", "-d", "--network", net.name, "--ip", address, "--name", "new", "--hostname", "new", IMAGE)
+    soon_reaches(far, "tcp", address, 80, Container(c.hosts[1], "new"), 1)
+
+
+@feature("forwarding and neighbour entries of a container that is gone are gone on every host")
+def no_stale_entries(c):
+    net = c.overlay()
+    keep, gone, _ = c.one_each(net)
+    mac, address = gone.links()["eth0"]["address"], gone.ip
+
+    def mentioned(host):
+        return [line for line in (host.run("bridge", "fdb", "show") + "\n" + host.run("ip", "neigh", "show")).splitlines()
+                if mac in line or line.startswith(address + " ")]
+
+    ping(keep, address)
+    check(mentioned(c.hosts[0]), "no entry for a living one")
+    gone.host.docker("rm", "-f", gone.name)
+    wait_for(lambda: not any(mentioned(host) for host in c.hosts), "no entry anywhere", 2)
+
+
+@feature("a cable pulled for five seconds: both sides go on inside, and all is well within 2 s of contact")
+def cable(c):
+    net = c.overlay()
+    a, b, lone = c.one_each(net)
+    host = lone.host
+    mate = c.container(net, host, "mate")
+    host.run("ip", "link", "set", "eth0", "down")
+    time.sleep(5)
+    reaches(lone, "tcp", mate.ip, 80, mate)
+    reaches(a, "tcp", b.ip, 80, b)
+    host.run("sh", "-ec", f"""
+        ip link set eth0 up
+        ip -6 address replace {host.ip6}/64 dev eth0 nodad
+        ip route replace default via {c.lab.router(host)}
+        ip -6 route replace default via {c.lab.router(host, 6)}
+    """)
+    begin = time.monotonic()
+    for one in (a, b):
+        soon_reaches(one, "tcp", lone.ip, 80, lone, 20)
+        soon_reaches(lone, "tcp", one.ip, 80, one, 20)
+    print(f"      all reached {time.monotonic() - begin:.1f} s after the cable was back")
+    wait_for(c.all_alive, "all members alive again", 20)
+
+
+@feature("weftd killed twenty times at random: connections stay, new containers are reached")
+def killed(c):
+    net = c.overlay()
+    a, b, _ = c.one_each(net)
+    stream = a.keepalive("tcp", b.ip, 80)
+    for number in range(20):
+        host = c.hosts[number % HOSTS]
+        host.kill_plugin()
+        host.start_plugin()
+    wait_for(c.all_alive, "all members alive", 20)
+    report = json.loads(stream.end().splitlines()[-1])
+    check(not report.get("error"), f"the connection broke: {report}")
+    new = c.container(net, c.hosts[2], "new")
+    soon_reaches(a, "tcp", new.ip, 80, new, 3)
+
+
+@feature("a host that reboots has its network again and reaches the others")
+def rebooted(c):
+    net = c.overlay()
+    a, b, _ = c.one_each(net)
+    b.host.reboot()
+    wait_for(c.all_alive, "all members alive", 20)
+    again = c.container(net, b.host, "again")
+    soon_reaches(a, "tcp", again.ip, 80, again, 3)
+    soon_reaches(again, "tcp", a.ip, 80, a, 3)
+
+
+@feature("frames that a stranger sends to the tunnel's port do not get in")
+def stranger(c):
+    net = c.overlay()
+    a, b, _ = c.one_each(net)
+    vni = next(link["linkinfo"]["info_data"]["id"] for link in a.host.links().values()
+               if link.get("linkinfo", {}).get("info_kind") == "vxlan")
+    mac, gateway = a.links()["eth0"]["address"], c.address(a.host).strip("[]")
+    outside = c.lab.outside
+    outside.run("sh", "-ec", f"""
+        ip link add forged type vxlan id {vni} remote {gateway} dstport 4789 {'udp6zerocsumrx' if c.family == 6 else ''}
+        ip link set forged up
+        ip address add {net.subnet.split('.')[0]}.{net.subnet.split('.')[1]}.250.250/16 dev forged
+        ip neigh replace {a.ip} lladdr {mac} dev forged
+    """)
+    try:
+        counter = f"cat /proc/{a.state['State']['Pid']}/net/snmp"
+        def received():
+            lines = [line.split() for line in a.host.run("sh", "-c", counter).splitlines() if line.startswith("Icmp:")]
+            return int(lines[1][lines[0].index("InEchos")])
+        before = received()
+        ping(b, a.ip)
+        equal(received(), before + 1, "the counter counts a member's ping")
+        outside.run("busybox", "ping", "-c", "2", "-W", "1", "-I", "forged", a.ip, check=False)
+        equal(received(), before + 1, "pings that came in")
+    finally:
+        outside.run("ip", "link", "del", "forged")
+
+
+def attempt(cluster, function):
+    """Runs a feature and cleans up after it: nothing, or the problem and what to know of it."""
+    def logs(host):
+        with open(host.log("weftd"), encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    marks = {host.name: len(logs(host)) for host in cluster.hosts}
+    before = cluster.snapshot()
+    problem, report = None, []
+    signal.alarm(180)
+    try:
+        function(cluster)
+    except Exception as error:
+        problem = error
+        report = [f"--- {host.name}\n" + "".join(logs(host)[marks[host.name]:].splitlines(True)[-25:])
+                  + host.run("sh", "-c", "ip -br address; bridge fdb show | grep -v '^eth0\\|33:33\\|01:00'; ip neigh")
+                  for host in cluster.hosts]
+    signal.alarm(0)
+    try:
+        cluster.clean_up()
+        if function is not rebooted:
+            wait_for(lambda: not leaks(before, cluster.snapshot()), "nothing left behind", 5, 0.3)
+    except Exception as error:
+        if not problem:
+            problem, report = error, leaks(before, cluster.snapshot())[:30]
+    return problem and "\n".join(["".join(traceback.format_exception(problem)[-3:]), *report])
+
+
+def run(underlay, options):
+    routed, family = UNDERLAYS[underlay]
+    counts = {"PASS": 0, "FAIL": 0}
+    with Lab(routed=routed) as lab:
+        cluster = Cluster(lab, family, options.iptables, options.firewall, HOSTS)
+        cluster.reach_limit = options.reach_limit
+        # What comes with the first network and stays: base chains, sysctls.
+        cluster.overlay()
+        cluster.clean_up()
+        for name, function in FEATURES:
+            if options.k.lower() not in name.lower():
+                continue
+            begin = time.monotonic()
+            problem = attempt(cluster, function)
+            for _ in range(options.retries):
+                if problem:
+                    print(f"again {underlay:8} {name}\n{problem}", flush=True)
+                    problem = attempt(cluster, function)
+            word = "FAIL" if problem else "PASS"
+            counts[word] += 1
+            print(f"{word} {underlay:8} {time.monotonic() - begin:6.1f} s  {name}", flush=True)
+            if problem:
+                print(problem, flush=True)
+    return counts
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-k", default="", help="only features with this in their name")
+    parser.add_argument("--underlay", default=",".join(UNDERLAYS))
+    parser.add_argument("--reach-limit", type=float, default=300, metavar="MS",
+                        help="within which a new container must be reached; a machine that does other things needs more")
+    parser.add_argument("--retries", type=int, default=0, help="how often a failed feature is tried again")
+    parser.add_argument("--iptables", default="nft")
+    parser.add_argument("--firewall", default="auto")
+    options = parser.parse_args()
+    sweep()
+
+    def give_up(*_):
+        raise TimeoutError("the feature took more than 180 s")
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    totals = {"PASS": 0, "FAIL": 0}
+    for underlay in options.underlay.split(","):
+        for word, count in run(underlay, options).items():
+            totals[word] += count
+    print(f"{totals['PASS']} passed, {totals['FAIL']} failed")
+    return 1 if totals["FAIL"] or not totals["PASS"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

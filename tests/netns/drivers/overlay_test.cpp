@@ -1,0 +1,424 @@
+// Overlay networks between hosts in namespaces behind one switch: real links and packets, the gossip store simulated.
+
+#include <thread>
+
+#include "drivers/names.h"
+#include "drivers/overlay/overlay_driver.h"
+#include "ipam/cluster_ipam.h"
+#include "tests/netns/drivers/engine_lab.h"
+#include "tests/netns/net/namespace_fixture.h"
+#include "tests/unit/kv/simulator.h"
+
+namespace weft {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+// The simulated cluster for threads: every piece of work is followed by the time that gossip needs.
+class Gossip {
+public:
+    Gossip() : cluster_(1, config()) {}
+    ~Gossip() {
+        for (size_t host = 0; host < cluster_.size(); ++host) cluster_.crash(host);
+    }
+
+    size_t add() {
+        const std::lock_guard lock(mutex_);
+        const size_t host = cluster_.add();
+        cluster_.start(host);
+        cluster_.run(3s);
+        return host;
+    }
+    void work(size_t host, const std::function<void(kv::Node&)>& work) {
+        const std::lock_guard lock(mutex_);
+        work(cluster_.node(host));
+        cluster_.run(500ms);
+    }
+    void part(std::vector<int> groups, std::chrono::seconds time) {
+        const std::lock_guard lock(mutex_);
+        cluster_.part(std::move(groups));
+        cluster_.run(time);
+    }
+
+private:
+    static kv::Config config() {
+        kv::Config config = kv::sim::fastConfig();
+        config.seeds = {kv::sim::hostAddress(0)};
+        return config;
+    }
+
+    std::mutex mutex_;
+    kv::sim::Cluster cluster_;
+};
+
+class SimulatedRunner final : public kv::Runner {
+public:
+    SimulatedRunner(Gossip& gossip, size_t host) : gossip_(gossip), host_(host) {}
+    void post(std::function<void(kv::Node&)> work) override { gossip_.work(host_, work); }
+    Result<void> call(std::function<void(kv::Node&)> work, std::chrono::milliseconds) override {
+        gossip_.work(host_, work);
+        return {};
+    }
+
+private:
+    Gossip& gossip_;
+    size_t host_;
+};
+
+struct Host {
+    Host(Gossip& gossip, int hostNumber) : number(hostNumber), runner(gossip, gossip.add()) {
+        const SchemaComponent components[] = {ipam::schemaComponent(), RecordStore::schema()};
+        database = must(Database::open(scratch / "state.db", components));
+        netlink = must(net::Netlink::openIn(ns));
+        ports = must(net::PortAllocator::openIn(ns));
+        leases = std::make_unique<ipam::DatabaseLeaseStore>(*database);
+        pools = must(ipam::LocalIpam::create(*leases, clock));
+    }
+    void start(const std::string& vtep) {
+        records = must(RecordStore::open(*database));
+        const DriverContext context{*records, *netlink, *ports, firewall, *pools, clock};
+        bridge = must(BridgeDriver::create(context));
+        overlay = must(OverlayDriver::create(context, *bridge, runner, {.vtep = ip(vtep)}, *pools));
+        must(bridge->reconcile(false));
+        must(overlay->reconcile(false));
+    }
+    void stop() {
+        overlay.reset();
+        bridge.reset();
+        records.reset();
+    }
+    std::string shell(const std::string& command) { return shellInside(ns, command); }
+
+    int number;
+    net::NetNs ns = must(net::NetNs::create());
+    Scratch scratch;
+    SystemClock clock;
+    RecordingFirewall firewall;
+    SimulatedRunner runner;
+    std::unique_ptr<Database> database;
+    std::unique_ptr<net::Netlink> netlink;
+    std::unique_ptr<net::PortAllocator> ports;
+    std::unique_ptr<ipam::DatabaseLeaseStore> leases;
+    std::unique_ptr<ipam::LocalIpam> pools;
+    std::unique_ptr<RecordStore> records;
+    std::unique_ptr<BridgeDriver> bridge;
+    std::unique_ptr<OverlayDriver> overlay;
+};
+
+class OverlayTest : public ::testing::TestWithParam<IpFamily> {
+protected:
+    static constexpr int kHosts = 3;
+
+    void SetUp() override {
+        EXPECT_EQ(shellInside(wire_, "ip link add br0 mtu 9000 type bridge; ip link set br0 up"), "");
+        for (int i = 1; i <= kHosts; ++i) {
+            hosts_.push_back(std::make_unique<Host>(gossip_, i));
+            Host& host = *hosts_.back();
+            auto wire = must(net::Netlink::openIn(wire_));
+            const std::string port = "h" + std::to_string(i);
+            must(wire->createVeth({.name = port,
+                                   .peerName = "eth0",
+                                   .alias = "wire",
+                                   .peerAlias = "wire",
+                                   .mtu = kUnderlay,
+                                   .master = must(wire->getLink("br0")).index}));
+            must(wire->moveTo(must(wire->getLink("eth0")).index, host.ns));
+            EXPECT_EQ(host.shell("ip link set lo up; ip link set eth0 up; ip addr add " + vtep(i) +
+                                 (GetParam() == IpFamily::V4 ? "/24 dev eth0" : "/64 dev eth0 nodad")),
+                      "");
+            host.start(vtep(i));
+        }
+    }
+
+    std::string vtep(int i) const {
+        return (GetParam() == IpFamily::V4 ? "192.0.2." : "2001:db8::") + std::to_string(i);
+    }
+    Host& host(int i) { return *hosts_.at(static_cast<size_t>(i) - 1); }
+
+    static CreateNetworkRequest request(int host, const std::string& name = "backend",
+                                        const std::string& subnet = "10.32.0.0/16") {
+        CreateNetworkRequest request;
+        request.networkId = networkId(100 * host + static_cast<int>(name.size()));
+        request.options["weft.network"] = name;
+        request.enableIpv6 = true;
+        const auto data = [](const std::string& pool) {
+            IpamData subnetData;
+            subnetData.addressSpace = ipam::kOverlayLocalAddressSpace;
+            subnetData.pool = prefix(pool);
+            return subnetData;
+        };
+        request.ipv4 = {data(subnet)};
+        request.ipv6 = {data("fd32:" + std::to_string(name.size()) + "::/64")};
+        return request;
+    }
+    void createEverywhere() {
+        for (int i = 1; i <= kHosts; ++i) must(host(i).overlay->createNetwork(request(i)));
+    }
+
+    Container run(int i, int number, const std::string& last) {
+        CreateEndpointRequest endpoint;
+        endpoint.networkId = request(i).networkId;
+        endpoint.endpointId = endpointId(number);
+        endpoint.address = prefix("10.32.0." + last + "/16");
+        endpoint.addressV6 = prefix("fd32:7::" + last + "/64");
+        Container container{.networkId = endpoint.networkId,
+                            .endpointId = endpoint.endpointId,
+                            .address = endpoint.address,
+                            .addressV6 = endpoint.addressV6,
+                            .mac = {},
+                            .sourceName = {},
+                            .join = {},
+                            .ns = must(net::NetNs::create())};
+        container.mac = must(host(i).overlay->createEndpoint(endpoint)).mac;
+        container.join = must(host(i).overlay->join({container.networkId, container.endpointId, "/sandbox", {}}));
+        container.sourceName = container.join.sourceName;
+        must(host(i).netlink->moveTo(must(host(i).netlink->getLink(container.sourceName)).index, container.ns, "eth0"));
+        EXPECT_EQ(shellInside(container.ns,
+                              "ip link set lo up; ip link set eth0 up; ip addr add " + container.address->str() +
+                                  " dev eth0; ip addr add " + container.addressV6->str() +
+                                  " dev eth0 nodad; ip route add default via " + container.join.gateway->str()),
+                  "");
+        return container;
+    }
+    void stop(int i, Container& container) {
+        must(host(i).overlay->leave(container.networkId, container.endpointId));
+        must(host(i).overlay->deleteEndpoint(container.networkId, container.endpointId));
+    }
+
+    static std::string ping(const Container& from, const std::string& to, const std::string& options = "") {
+        return shellInside(from.ns, "ping -c 1 -W 1 " + options + " " + to + " > /dev/null || echo lost");
+    }
+    static bool soon(const std::function<bool()>& holds, std::chrono::milliseconds patience = 3s) {
+        for (const auto end = std::chrono::steady_clock::now() + patience; std::chrono::steady_clock::now() < end;) {
+            if (holds()) return true;
+            std::this_thread::sleep_for(5ms);
+        }
+        return holds();
+    }
+    bool knows(int i, const std::string& address) {
+        return host(i).shell("ip neigh show nud permanent").find(address + " ") != std::string::npos;
+    }
+
+    void TearDown() override {
+        for (auto& host : hosts_) {
+            for (const NetworkInfo& network : host->overlay->networks()) must(host->overlay->deleteNetwork(network.id));
+            EXPECT_THAT(host->shell("ip -br link | grep -e ^weft -e ^w[cvx] || true"), IsEmpty());
+            EXPECT_TRUE(host->firewall.kernel.networks.empty());
+        }
+        for (auto& host : hosts_) host->stop();
+    }
+
+    static constexpr uint32_t kUnderlay = 1500;
+    Gossip gossip_;
+    net::NetNs wire_ = must(net::NetNs::create());
+    std::vector<std::unique_ptr<Host>> hosts_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Underlay, OverlayTest, ::testing::Values(IpFamily::V4, IpFamily::V6),
+                         [](const auto& family) { return family.param == IpFamily::V4 ? "IPv4" : "IPv6"; });
+
+TEST_P(OverlayTest, NoHostRemembersAContainerThatIsGone) {
+    createEverywhere();
+    Container gone = run(1, 1, "11");
+    Container kept = run(2, 2, "12");
+    // Both hosts learn both: the container's own from its packets, the other from the solicitation that is flooded.
+    for (const Container& container : {std::cref(gone), std::cref(kept)}) {
+        EXPECT_EQ(ping(container, container.join.gateway->str()), "");
+        EXPECT_TRUE(soon([&] { return ping(container, "ff02::2%eth0", "-6") == ""; }));
+    }
+    const auto mentions = [&](int i, const Container& container) {
+        return host(i).shell("(ip neigh; bridge fdb) | grep -e " + container.mac->str() + " || true");
+    };
+    for (const int i : {1, 2}) {
+        EXPECT_TRUE(soon([&] { return mentions(i, gone).find("fe80:") != std::string::npos; })) << mentions(i, gone);
+        EXPECT_TRUE(soon([&] { return mentions(i, kept).find("fe80:") != std::string::npos; })) << mentions(i, kept);
+    }
+    stop(1, gone);
+    for (const int i : {1, 2}) {
+        EXPECT_TRUE(soon([&] { return mentions(i, gone) == ""; })) << i << ": " << mentions(i, gone);
+        EXPECT_NE(mentions(i, kept), "");
+    }
+    stop(2, kept);
+}
+
+TEST_P(OverlayTest, ContainersOfAllHostsReachEachOtherInFullSize) {
+    createEverywhere();
+    std::vector<Container> containers;
+    for (int i = 1; i <= kHosts; ++i) containers.push_back(run(i, i, std::to_string(10 + i)));
+    const int mtu = static_cast<int>(kUnderlay) - (GetParam() == IpFamily::V4 ? 50 : 70);
+    for (int i = 1; i <= kHosts; ++i) {
+        for (int j = 1; j <= kHosts; ++j) {
+            if (i == j) continue;
+            EXPECT_TRUE(soon([&] { return knows(i, "10.32.0.1" + std::to_string(j)); })) << i << j;
+        }
+    }
+    for (const Container& a : containers) {
+        for (const Container& b : containers) {
+            if (&a == &b) continue;
+            const std::string to = b.address->address().str();
+            const std::string to6 = b.addressV6->address().str();
+            EXPECT_EQ(ping(a, to), "") << to << shellInside(a.ns, "ip neigh");
+            EXPECT_EQ(ping(a, to6), "") << to6 << shellInside(a.ns, "ip neigh");
+            EXPECT_EQ(ping(a, to, "-M do -s " + std::to_string(mtu - 28)), "");
+            EXPECT_EQ(ping(a, to6, "-M do -s " + std::to_string(mtu - 48)), "");
+        }
+    }
+    for (int i = 1; i <= kHosts; ++i) stop(i, containers[static_cast<size_t>(i) - 1]);
+    for (int i = 1; i <= kHosts; ++i) {
+        EXPECT_TRUE(soon([&] { return host(i).shell("ip neigh show nud permanent") == ""; }))
+            << host(i).shell("ip neigh");
+    }
+}
+
+// With the cable pulled nobody else can answer.
+TEST_P(OverlayTest, TheOwnHostTellsTheMacOfEveryContainer) {
+    createEverywhere();
+    Container a = run(1, 1, "11");
+    Container b = run(2, 2, "12");
+    ASSERT_TRUE(soon([&] { return knows(1, "10.32.0.12") && knows(1, "fd32:7::12"); }));
+    EXPECT_EQ(host(1).shell("ip link set eth0 down"), "");
+    EXPECT_EQ(ping(a, "10.32.0.12"), "lost\n");
+    EXPECT_EQ(ping(a, "fd32:7::12"), "lost\n");
+    EXPECT_THAT(shellInside(a.ns, "ip neigh show 10.32.0.12"), HasSubstr(b.mac->str()));
+    EXPECT_THAT(shellInside(a.ns, "ip neigh show fd32:7::12"), HasSubstr(b.mac->str()));
+    EXPECT_EQ(ping(a, "10.32.0.1"), "");
+    EXPECT_EQ(ping(a, "10.32.0.99"), "lost\n");
+    EXPECT_THAT(shellInside(a.ns, "ip neigh show 10.32.0.99"), Not(HasSubstr("lladdr")));
+    const MacAddress gateway = must(host(1).netlink->getLink(bridgeName(a.networkId))).mac;
+    EXPECT_THAT(shellInside(a.ns, "ip neigh show 10.32.0.1"), HasSubstr(gateway.str()));
+    EXPECT_EQ(must(host(2).netlink->getLink(bridgeName(b.networkId))).mac, gateway);
+    stop(1, a);
+    stop(2, b);
+}
+
+TEST_P(OverlayTest, AnAddressThatMovesLeavesNothingBehind) {
+    createEverywhere();
+    Container watcher = run(3, 3, "13");
+    Container first = run(1, 1, "11");
+    ASSERT_TRUE(soon([&] { return knows(3, "10.32.0.11"); }));
+    EXPECT_EQ(ping(watcher, "10.32.0.11"), "");
+    stop(1, first);
+    Container second = run(2, 2, "11");
+    EXPECT_TRUE(soon([&] { return ping(watcher, "10.32.0.11").empty(); }));
+    const std::string fdb = host(3).shell("bridge fdb show dev " + tunnelName(watcher.networkId));
+    EXPECT_THAT(fdb, HasSubstr(first.mac->str() + " dst " + vtep(2)));
+    EXPECT_THAT(fdb, Not(HasSubstr(first.mac->str() + " dst " + vtep(1))));
+    stop(2, second);
+    EXPECT_TRUE(soon([&] { return !knows(3, "10.32.0.11"); }));
+    EXPECT_THAT(host(3).shell("bridge fdb show dev " + tunnelName(watcher.networkId)),
+                Not(HasSubstr(first.mac->str())));
+    stop(3, watcher);
+}
+
+TEST_P(OverlayTest, DamageIsFoundByDumpAndRepaired) {
+    createEverywhere();
+    Container a = run(1, 1, "11");
+    Container b = run(2, 2, "12");
+    ASSERT_TRUE(soon([&] { return knows(1, "10.32.0.12"); }));
+    EXPECT_THAT(must(host(1).overlay->reconcile(true)), IsEmpty());
+    const std::string tunnel = tunnelName(a.networkId);
+    const std::string bridge = bridgeName(a.networkId);
+    EXPECT_EQ(host(1).shell("ip neigh del 10.32.0.12 dev " + bridge + "; bridge fdb append 02:00:00:00:00:99 dev " +
+                            tunnel + " dst " + vtep(3)),
+              "");
+    EXPECT_EQ(must(host(1).overlay->reconcile(true)).size(), 2U);
+    EXPECT_FALSE(knows(1, "10.32.0.12"));
+    EXPECT_EQ(must(host(1).overlay->reconcile(false)).size(), 2U);
+    EXPECT_EQ(host(1).overlay->status().at(0).drift, 2U);
+    EXPECT_TRUE(knows(1, "10.32.0.12"));
+    EXPECT_THAT(host(1).shell("bridge fdb show dev " + tunnel), Not(HasSubstr("02:00:00:00:00:99")));
+
+    EXPECT_EQ(host(1).shell("ip link del " + tunnel), "");
+    EXPECT_FALSE(must(host(1).overlay->reconcile(false)).empty());
+    EXPECT_EQ(ping(a, "10.32.0.12"), "");
+    EXPECT_THAT(must(host(1).overlay->reconcile(true)), IsEmpty());
+    stop(1, a);
+    stop(2, b);
+}
+
+TEST_P(OverlayTest, ARestartFindsItsTunnelsAndRows) {
+    createEverywhere();
+    Container a = run(1, 1, "11");
+    Container b = run(2, 2, "12");
+    ASSERT_TRUE(soon([&] { return knows(1, "10.32.0.12"); }));
+    const auto index = must(host(1).netlink->getLink(tunnelName(a.networkId))).index;
+    host(1).stop();
+    EXPECT_EQ(ping(a, "10.32.0.12"), "");
+    host(1).start(vtep(1));
+    EXPECT_EQ(must(host(1).netlink->getLink(tunnelName(a.networkId))).index, index);
+    EXPECT_EQ(ping(a, "10.32.0.12"), "");
+    EXPECT_TRUE(knows(2, "10.32.0.11"));
+    stop(1, a);
+    EXPECT_TRUE(soon([&] { return !knows(2, "10.32.0.11"); }));
+    stop(2, b);
+}
+
+TEST_P(OverlayTest, WhatCannotBeOneNetworkIsRefusedWithBothValues) {
+    must(host(1).overlay->createNetwork(request(1)));
+    const auto other = host(2).overlay->createNetwork(request(2, "backend", "10.33.0.0/16"));
+    ASSERT_FALSE(other);
+    EXPECT_EQ(other.error().code, ErrorCode::AlreadyExists);
+    EXPECT_THAT(other.error().message, HasSubstr("10.32.0.0/16"));
+    EXPECT_THAT(other.error().message, HasSubstr("10.33.0.0/16"));
+
+    const auto overlapping = host(2).overlay->createNetwork(request(2, "frontend"));
+    ASSERT_FALSE(overlapping);
+    EXPECT_THAT(overlapping.error().message, HasSubstr("\"backend\""));
+
+    CreateNetworkRequest docker = request(2);
+    docker.ipv4.front().addressSpace = "LocalDefault";
+    const auto dockers = host(2).overlay->createNetwork(docker);
+    ASSERT_FALSE(dockers);
+    EXPECT_THAT(dockers.error().message, HasSubstr("--ipam-driver weft-overlay"));
+
+    CreateNetworkRequest large = request(2);
+    large.options["com.docker.network.driver.mtu"] = "1500";
+    EXPECT_FALSE(host(2).overlay->createNetwork(large));
+    EXPECT_TRUE(host(2).overlay->networks().empty());
+    must(host(2).overlay->createNetwork(request(2)));
+    EXPECT_EQ(host(1).overlay->status().at(0).vni, host(2).overlay->status().at(0).vni);
+}
+
+TEST_P(OverlayTest, OfTwoMadeApartTheLaterTakesTheVni) {
+    gossip_.part({0, 1, 1}, 60s);
+    CreateNetworkRequest preset = request(1);
+    preset.options["weft.vni"] = "5000";
+    must(host(1).overlay->createNetwork(preset));
+    std::this_thread::sleep_for(5ms);  // the claims' stamps are milliseconds
+    must(host(2).overlay->createNetwork(request(2)));
+    EXPECT_NE(host(2).overlay->status().at(0).vni, 5000U);
+    gossip_.part({}, 60s);
+    EXPECT_TRUE(soon([&] { return host(2).overlay->status().at(0).vni == 5000U; }));
+    EXPECT_EQ(host(1).overlay->status().at(0).vni, 5000U);
+    EXPECT_EQ(host(2).overlay->status().at(0).conflict, "");
+    Container a = run(1, 1, "11");
+    Container b = run(2, 2, "12");
+    ASSERT_TRUE(soon([&] { return knows(1, "10.32.0.12") && knows(2, "10.32.0.11"); }));
+    EXPECT_EQ(ping(a, "10.32.0.12"), "");
+    stop(1, a);
+    stop(2, b);
+}
+
+TEST_P(OverlayTest, OfTwoMadeApartWithOtherSubnetsTheLaterStaysApartAndSaysSo) {
+    gossip_.part({0, 1, 1}, 60s);
+    must(host(1).overlay->createNetwork(request(1)));
+    std::this_thread::sleep_for(5ms);  // the claims' stamps are milliseconds
+    must(host(2).overlay->createNetwork(request(2, "backend", "10.33.0.0/16")));
+    gossip_.part({}, 60s);
+    EXPECT_TRUE(soon([&] { return !host(2).overlay->status().at(0).conflict.empty(); }));
+    const OverlayStatus later = host(2).overlay->status().at(0);
+    EXPECT_THAT(later.conflict, HasSubstr("10.32.0.0/16"));
+    EXPECT_THAT(later.conflict, HasSubstr("10.33.0.0/16"));
+    EXPECT_THAT(later.hosts, IsEmpty());
+    EXPECT_EQ(host(1).overlay->status().at(0).conflict, "");
+    EXPECT_THAT(host(1).overlay->status().at(0).hosts, IsEmpty());
+    // The one in the way goes: what is left is whole.
+    must(host(1).overlay->deleteNetwork(request(1).networkId));
+    EXPECT_TRUE(soon([&] { return host(2).overlay->status().at(0).conflict.empty(); }));
+}
+
+}  // namespace
+}  // namespace weft

@@ -1,0 +1,58 @@
+// weftd's answers, as its control API gives them.
+#pragma once
+
+namespace weft::ctl::samples {
+
+inline constexpr const char* kStatus =
+    R"({"version":"0.1.0","pid":417,"uptimeSeconds":93784,"firewall":"nft: Docker's rules are there",
+    "logLevel" : "info", "node" : "one", "cluster" : "weft", "address" : "192.0.2.1:7950", "members" : 3, "membersAlive" : 2,
+    "warnings" : ["two are called one"], "pluginDir" : "/run/docker/plugins", "stateDir" : "/var/lib/weft", "modes" : [
+        {"driver" : "weft-bridge", "networks" : 2, "endpoints" : 3, "ports" : 1},
+        {"driver" : "weft-none", "networks" : 0, "endpoints" : 0, "ports" : 0}
+    ]
+})";
+inline constexpr const char* kNetworks =
+    R"({"networks":[
+        {"id":"aaaaaaaaaaaaaaaaaaaa","driver":"weft-bridge","link":"weft-aaaaaaaaaa","subnets":["10.20.0.0/24","fd00:20::/64"],
+         "mtu":1450,"internal":false,"endpoints":2},
+        {"id":"bbbbbbbbbbbbbbbbbbbb","driver":"weft-none","link":"","subnets":[],"mtu":0,"internal":true,"endpoints":0}]})";
+inline constexpr const char* kEndpoints =
+    R"({"endpoints":[
+        {"id":"eeeeeeeeeeeeeeeeeeee","network":"aaaaaaaaaaaaaaaaaaaa","driver":"weft-bridge","link":"wveeeeeeeeeeee",
+         "address":"10.20.0.2/24","addressV6":null,"mac":"02:42:0a:14:00:02","sandbox":"/run/docker/netns/1",
+         "ports":[{"protocol":"tcp","hostIp":"0.0.0.0","hostPort":8080,"containerIp":"10.20.0.2","containerPort":80}]}]})";
+inline constexpr const char* kPorts =
+    R"({"ports":[
+        {"protocol":"tcp","hostIp":"0.0.0.0","hostPort":8080,"containerIp":"10.20.0.2","containerPort":80,
+         "network":"aaaaaaaaaaaaaaaaaaaa","endpoint":"eeeeeeeeeeeeeeeeeeee","sandbox":"/run/docker/netns/1"},
+        {"protocol":"udp","hostIp":"::","hostPort":53,"containerIp":"fd00:20::2","containerPort":53,
+         "network":"aaaaaaaaaaaaaaaaaaaa","endpoint":"ffffffffffffffffffff","sandbox":""}]})";
+inline constexpr const char* kPools =
+    R"({"pools":[
+        {"id":"p1","addressSpace":"local","pool":"10.20.0.0/24","subPool":null,"network":"aaaaaaaaaaaaaaaaaaaa",
+         "used":3,"free":251,"endpoints":2},
+        {"id":"p2","addressSpace":"local","pool":"fd00:20::/64","subPool":"fd00:20::/80","network":"",
+         "used":1,"free":18446744073709551615,"endpoints":1}]})";
+inline constexpr const char* kLeases =
+    R"({"leases":[
+        {"pool":"p1","address":"10.20.0.1","kind":"gateway","endpoint":"","ageSeconds":59},
+        {"pool":"p1","address":"10.20.0.2","kind":"endpoint","endpoint":"eeeeeeeeeeeeeeeeeeee","ageSeconds":3661}]})";
+inline constexpr const char* kRepairs =
+    R"({"dryRun":true,"repairs":[
+        {"kind":"link","object":"weft-aaaaaaaaaa","action":"set up","error":null},
+        {"kind":"rule","object":"WEFT-FORWARD","action":"put back","error":"table is locked"}]})";
+inline constexpr const char* kDoctor =
+    R"({"checks":[
+        {"name":"conntrack","health":"good","found":"12 of 262144 entries","fix":""},
+        {"name":"ip_forward","health":"warning","found":"off","fix":"sysctl -w net.ipv4.ip_forward=1"}]})";
+
+inline constexpr const char* kEngineNetworks =
+    R"([{"Name":"web","Id":"aaaaaaaaaaaaaaaaaaaa","Driver":"weft-bridge"},
+        {"Name":"bare","Id":"bbbbbbbbbbbbbbbbbbbb","Driver":"weft-none"},
+        {"Name":"bridge","Id":"cccccccccccccccccccc","Driver":"bridge"}])";
+inline constexpr const char* kEngineContainers =
+    R"([{"Id":"1111111111111111","Names":["/server"],"NetworkSettings":{"Networks":{
+        "web":{"NetworkID":"aaaaaaaaaaaaaaaaaaaa","EndpointID":"eeeeeeeeeeeeeeeeeeee"},
+        "bridge":{"NetworkID":"cccccccccccccccccccc","EndpointID":"dddddddddddddddddddd"}}}}])";
+
+}  // namespace weft::ctl::samples

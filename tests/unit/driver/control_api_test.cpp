@@ -1,0 +1,204 @@
+#include "driver/control_api.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+#include "fakes.h"
+#include "ipam/lease_store.h"
+
+namespace weft::driver::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using Json = nlohmann::json;
+
+class MemoryLeases final : public ipam::LeaseStore {
+public:
+    Result<ipam::StoredIpam> load() override { return ipam::StoredIpam{}; }
+    Result<void> apply(const ipam::IpamChange&) override { return {}; }
+};
+
+class ControlApiTest : public ::testing::Test {
+protected:
+    ControlApiTest() : ipam_(*ipam::LocalIpam::create(leases_, clock_)) {
+        std::string directory = "/tmp/weft-control-XXXXXX";
+        if (::mkdtemp(directory.data()) != nullptr) directory_ = directory;
+        const std::array components{kv::Service::schema()};
+        database_ = *Database::open(directory + "/weft.db", components);
+        kv::ServiceConfig gossip;
+        gossip.nodeName = "here";
+        gossip.stateDir = directory;
+        gossip_ = *kv::Service::start(gossip, *database_, metrics_);
+        overlay_.push_back({.id = NetworkId("o1"),
+                            .name = "backend",
+                            .vni = 4711,
+                            .hosts = {*IpAddress::parse("192.0.2.2")},
+                            .remoteEndpoints = 3,
+                            .conflict = "host 192.0.2.2 had it before"});
+        driver_.shownNetworks = {{NetworkId("n1"), "br-n1", {*IpPrefix::parse("10.1.0.0/24")}, 1500, false}};
+        EndpointInfo endpoint;
+        endpoint.id = EndpointId("e1");
+        endpoint.networkId = NetworkId("n1");
+        endpoint.address = *IpPrefix::parse("10.1.0.2/24");
+        endpoint.ports = {{6, IpAddress::any(IpFamily::V4), 8080, *IpAddress::parse("10.1.0.2"), 80}};
+        driver_.shownEndpoints = {endpoint};
+        ControlSources sources;
+        sources.modes = {Mode("weft-bridge", driver_), Mode("weft-none", plain_)};
+        sources.pools = [this] { return ipam_->listPools(); };
+        sources.leases = [this] { return ipam_->listLeases(); };
+        sources.gossip = gossip_.get();
+        sources.overlay = [this] { return overlay_; };
+        sources.blocks = [] { return std::string("10.32.0.0/16: all of it here"); };
+        sources.forget = [](const std::string& node, bool force) -> Result<std::string> {
+            if (force) return "forgot " + node;
+            return makeError(ErrorCode::Unavailable, "no majority");
+        };
+        sources.metrics = &metrics_;
+        sources.clock = &clock_;
+        sources.firewall = "nft (test)";
+        sources.reconcile = [this](bool dryRun) -> Result<std::vector<Repair>> {
+            dryRun_ = dryRun;
+            return std::vector<Repair>{{"link", "br-n1", "recreated", std::nullopt}};
+        };
+        sources.doctor = [] { return std::vector<Check>{{"ip_forward", Health::Warning, "off", "sysctl"}}; };
+        api_ = std::make_unique<ControlApi>(std::move(sources));
+    }
+
+    ~ControlApiTest() override {
+        gossip_.reset();
+        database_.reset();
+        std::filesystem::remove_all(directory_);
+    }
+
+    Json post(const std::string& path, const std::string& body) {
+        return Json::parse(api_->handle({"POST", path, "", body}).body);
+    }
+    Json get(const std::string& path) { return Json::parse(api_->handle({"GET", path, "", ""}).body); }
+
+    ManualClock clock_;
+    Metrics metrics_;
+    MemoryLeases leases_;
+    std::unique_ptr<ipam::LocalIpam> ipam_;
+    std::filesystem::path directory_;
+    std::unique_ptr<Database> database_;
+    std::unique_ptr<kv::Service> gossip_;
+    std::vector<OverlayStatus> overlay_;
+    PublishingDriver driver_;
+    RecordingDriver plain_;
+    std::optional<bool> dryRun_;
+    std::unique_ptr<ControlApi> api_;
+};
+
+TEST_F(ControlApiTest, TellsWhatItServes) {
+    clock_.advance(std::chrono::seconds(90));
+    const Json status = get("/v1/status");
+    EXPECT_EQ(status["uptimeSeconds"], 90);
+    EXPECT_EQ(status["firewall"], "nft (test)");
+    EXPECT_EQ(status["modes"][0], Json::parse(R"({"driver":"weft-bridge","networks":1,"endpoints":1,"ports":1})"));
+    EXPECT_EQ(get("/v1/networks")["networks"][0]["endpoints"], 1);
+    EXPECT_EQ(get("/v1/endpoints")["endpoints"][0]["address"], "10.1.0.2/24");
+    EXPECT_EQ(get("/v1/endpoints")["endpoints"][0]["addressV6"], nullptr);
+    const Json port = get("/v1/ports")["ports"][0];
+    EXPECT_EQ(port["protocol"], "tcp");
+    EXPECT_EQ(port["hostPort"], 8080);
+    EXPECT_EQ(get("/v1/doctor")["checks"][0]["health"], "warning");
+}
+
+TEST_F(ControlApiTest, TellsPoolsAndLeases) {
+    ipam::PoolRequest request;
+    request.addressSpace = ipam::kLocalAddressSpace;
+    request.pool = *IpPrefix::parse("10.9.0.0/24");
+    const auto pool = ipam_->requestPool(request);
+    ASSERT_TRUE(pool) << pool.error().message;
+    ipam::AddressRequest address;
+    address.poolId = pool->poolId;
+    ASSERT_TRUE(ipam_->requestAddress(address));
+    const Json pools = get("/v1/pools")["pools"];
+    ASSERT_EQ(pools.size(), 1U);
+    EXPECT_EQ(pools[0]["pool"], "10.9.0.0/24");
+    EXPECT_EQ(pools[0]["used"], 1);
+    EXPECT_EQ(get("/v1/leases")["leases"][0]["address"], "10.9.0.1");
+    EXPECT_THAT(metrics_.render(), HasSubstr("weft_leases_used{pool=\"10.9.0.0/24\""));
+}
+
+TEST_F(ControlApiTest, ReconcilesForRealOrDry) {
+    const HttpResponse response = api_->handle({"POST", "/v1/reconcile", "", R"({"dryRun":true})"});
+    EXPECT_EQ(dryRun_, true);
+    EXPECT_EQ(Json::parse(response.body)["repairs"][0]["action"], "recreated");
+    api_->handle({"POST", "/v1/reconcile", "", ""});
+    EXPECT_EQ(dryRun_, false);
+    dryRun_.reset();
+    EXPECT_EQ(api_->handle({"POST", "/v1/reconcile", "", R"({"dryRun":"yes"})"}).status, 400);
+    EXPECT_EQ(api_->handle({"POST", "/v1/reconcile", "", "{"}).status, 400);
+    EXPECT_EQ(api_->handle({"GET", "/v1/reconcile", "", ""}).status, 405);
+    EXPECT_EQ(dryRun_, std::nullopt);
+}
+
+TEST_F(ControlApiTest, SwitchesTheLogLevel) {
+    EXPECT_EQ(api_->handle({"PUT", "/v1/log-level", "", R"({"level":"debug"})"}).status, 200);
+    EXPECT_EQ(logLevel(), LogLevel::Debug);
+    EXPECT_EQ(get("/v1/log-level")["level"], "debug");
+    EXPECT_EQ(api_->handle({"PUT", "/v1/log-level", "", R"({"level":"loud"})"}).status, 400);
+    EXPECT_EQ(api_->handle({"PUT", "/v1/log-level", "", R"({"level":5})"}).status, 400);
+    setLogLevel(LogLevel::Info);
+}
+
+TEST_F(ControlApiTest, ServesMetrics) {
+    const HttpResponse response = api_->handleMetrics({"GET", "/metrics", "", ""});
+    EXPECT_EQ(response.status, 200);
+    EXPECT_EQ(response.contentType, "text/plain; version=0.0.4; charset=utf-8");
+    EXPECT_THAT(response.body, HasSubstr("weft_networks{driver=\"weft-bridge\"} 1\n"));
+    EXPECT_THAT(response.body, HasSubstr("weft_published_ports{driver=\"weft-bridge\"} 1\n"));
+    EXPECT_EQ(api_->handleMetrics({"GET", "/v1/status", "", ""}).status, 404);
+}
+
+TEST_F(ControlApiTest, TellsTheCluster) {
+    const Json members = get("/v1/members");
+    EXPECT_TRUE(members["alone"]);
+    ASSERT_EQ(members["members"].size(), 1U);
+    EXPECT_EQ(members["members"][0]["name"], "here");
+    EXPECT_EQ(members["members"][0]["state"], "alive");
+    EXPECT_EQ(get("/v1/overlay")["overlay"][0]["vni"], 4711);
+    EXPECT_EQ(get("/v1/overlay")["overlay"][0]["hosts"][0], "192.0.2.2");
+    EXPECT_EQ(get("/v1/overlay")["blocks"], "10.32.0.0/16: all of it here");
+    EXPECT_EQ(get("/v1/status")["membersAlive"], 1);
+    EXPECT_EQ(get("/v1/status")["warnings"][0], "overlay network backend: host 192.0.2.2 had it before");
+}
+
+TEST_F(ControlApiTest, TellsRowsButNoKeys) {
+    ASSERT_TRUE(kv::put(*gossip_, "test/a", "text"));
+    ASSERT_TRUE(kv::put(*gossip_, "test/b", std::string("\0\x7f", 2)));
+    ASSERT_TRUE(kv::put(*gossip_, std::string(kv::kKeyringRow), "secret"));
+    const Json all = Json::parse(api_->handle({"GET", "/v1/kv", "", ""}).body)["kv"];
+    ASSERT_EQ(all.size(), 3U);
+    EXPECT_EQ(all[0]["value"], "text");
+    EXPECT_EQ(all[0]["owner"], "here");
+    EXPECT_EQ(all[1]["value"], "0x007f");
+    EXPECT_EQ(all[2]["value"], "(cluster keys)");
+    EXPECT_EQ(Json::parse(api_->handle({"GET", "/v1/kv", "test/b", ""}).body)["kv"].size(), 1U);
+}
+
+TEST_F(ControlApiTest, ChangesKeysAndForgetsNodes) {
+    EXPECT_TRUE(get("/v1/keys")["keys"].empty());
+    EXPECT_EQ(post("/v1/keys", "{}")["error"], "expected add, use or remove");
+    EXPECT_EQ(post("/v1/keys", R"({"add":"short"})")["error"], "a cluster key is 32 bytes in base64");
+    EXPECT_EQ(post("/v1/keys", R"({"use":"xyz"})")["error"], "a key's id is 8 hex digits: see weftctl key list");
+    EXPECT_THAT(post("/v1/keys", R"({"remove":"0badcafe"})")["error"], HasSubstr("--key-file"));
+    EXPECT_EQ(post("/v1/forget", R"({"node":"gone"})")["error"], "no majority");
+    EXPECT_EQ(post("/v1/forget", R"({"node":"gone","force":true})")["done"], "forgot gone");
+    EXPECT_EQ(api_->handle({"POST", "/v1/forget", "", R"({"node":7})"}).status, 400);
+}
+
+TEST_F(ControlApiTest, UnknownPathsAre404) {
+    const HttpResponse response = api_->handle({"GET", "/v2/status", "", ""});
+    EXPECT_EQ(response.status, 404);
+    EXPECT_EQ(Json::parse(response.body)["error"], "no such path: /v2/status");
+}
+
+}  // namespace
+}  // namespace weft::driver::testing

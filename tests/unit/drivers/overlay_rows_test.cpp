@@ -1,0 +1,102 @@
+#include "drivers/overlay/overlay_rows.h"
+
+#include <gtest/gtest.h>
+
+#include "drivers/overlay/overlay_view.h"
+#include "kv/row.h"
+#include "tests/must.h"
+
+namespace weft {
+namespace {
+
+NetworkClaim claim() {
+    NetworkClaim claim;
+    claim.stamp = 1'700'000'000'123;
+    claim.vni = 4097;
+    claim.mtu = 1430;
+    claim.internal = true;
+    claim.vtep = must(IpAddress::parse("2001:db8::1"));
+    claim.port = 4789;
+    claim.gateways = {must(IpPrefix::parse("10.32.0.1/16")), must(IpPrefix::parse("fd32::1/64"))};
+    return claim;
+}
+
+EndpointRow endpoint() {
+    EndpointRow row;
+    row.stamp = 7;
+    row.mac = must(MacAddress::parse("02:42:0a:20:00:02"));
+    row.v4 = must(IpAddress::parse("10.32.0.2"));
+    row.v6 = must(IpAddress::parse("fd32::2"));
+    return row;
+}
+
+TEST(OverlayRows, AreReadAsWritten) {
+    EXPECT_EQ(must(decodeClaim(encode(claim()))), claim());
+    EXPECT_EQ(must(decodeEndpoint(encode(endpoint()))), endpoint());
+    EndpointRow one = endpoint();
+    one.v4.reset();
+    EXPECT_EQ(must(decodeEndpoint(encode(one))), one);
+}
+
+TEST(OverlayRows, FitTheStoreWithManySubnetsAndLongNames) {
+    NetworkClaim large = claim();
+    large.gateways.assign(32, must(IpPrefix::parse("fd32::1/64")));
+    const std::string name(63, 'n');
+    EXPECT_TRUE(kv::withinLimits(networkKey(name), encode(large)));
+    EXPECT_TRUE(kv::withinLimits(endpointKey(name, EndpointId(std::string(64, 'e'))), encode(endpoint())));
+}
+
+TEST(OverlayRows, DamagedOnesAreCorrupt) {
+    for (const std::string& whole : {encode(claim()), encode(endpoint())}) {
+        for (size_t size = 0; size < whole.size(); ++size) {
+            EXPECT_FALSE(decodeClaim(whole.substr(0, size))) << size;
+            EXPECT_FALSE(decodeEndpoint(whole.substr(0, size))) << size;
+        }
+        EXPECT_FALSE(decodeClaim(whole + "x"));
+        EXPECT_FALSE(decodeEndpoint(whole + "x"));
+    }
+    NetworkClaim wild = claim();
+    wild.vtep = must(IpAddress::parse("127.0.0.1"));
+    EXPECT_FALSE(decodeClaim(encode(wild)));
+    wild = claim();
+    wild.vni = 1U << 24;
+    EXPECT_FALSE(decodeClaim(encode(wild)));
+    EndpointRow many = endpoint();
+    many.mac = must(MacAddress::parse("01:00:5e:00:00:01"));
+    EXPECT_FALSE(decodeEndpoint(encode(many)));
+}
+
+TEST(OverlayRows, KeysNameNetworkAndEndpoint) {
+    const auto network = parseOverlayKey(networkKey("web"));
+    ASSERT_TRUE(network);
+    EXPECT_EQ(network->network, "web");
+    EXPECT_FALSE(network->endpoint);
+    const auto end = parseOverlayKey(endpointKey("web", EndpointId("e1")));
+    ASSERT_TRUE(end);
+    EXPECT_EQ(end->network, "web");
+    EXPECT_EQ(end->endpoint, EndpointId("e1"));
+    for (const char* other : {"overlay/", "overlay/net/", "overlay/net/a/b", "overlay/ep/web", "overlay/ep/web/",
+                              "overlay/ep//e1", "ipam/x"}) {
+        EXPECT_FALSE(parseOverlayKey(other)) << other;
+    }
+}
+
+TEST(OverlayView, HoldsWhatIsVisibleAndNothingDamaged) {
+    OverlayView view;
+    kv::Row row{.owner = {{1}}, .key = networkKey("web"), .value = encode(claim())};
+    view.apply(kv::RowEvent::Put, row);
+    ASSERT_EQ(view.claims("web").size(), 1U);
+    EXPECT_EQ(view.takeMarked(), std::set<std::string>{"web"});
+    view.apply(kv::RowEvent::Suspended, row);
+    EXPECT_TRUE(view.claims("web").empty());
+    view.apply(kv::RowEvent::Put, row);
+    row.value = "x";  // a damaged value hides the one before
+    view.apply(kv::RowEvent::Put, row);
+    EXPECT_TRUE(view.claims("web").empty());
+    EXPECT_EQ(view.rowsOf(row.owner).size(), 1U);
+    view.apply(kv::RowEvent::Deleted, row);
+    EXPECT_TRUE(view.rowsOf(row.owner).empty());
+}
+
+}  // namespace
+}  // namespace weft

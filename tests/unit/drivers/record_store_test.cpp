@@ -1,0 +1,210 @@
+#include "drivers/record_store.h"
+
+#include <gmock/gmock.h>
+
+#include <thread>
+
+#include "drivers/none/none_driver.h"
+#include "drivers/record_codec.h"
+#include "tests/unit/drivers/scratch.h"
+
+namespace weft {
+namespace {
+
+const NetworkId kNetwork(std::string(64, 'a'));
+
+EndpointId endpointId(int number) {
+    return EndpointId(std::to_string(number) + std::string(60, 'e'));
+}
+
+NetworkRecord networkRecord() {
+    NetworkRecord record;
+    record.request.networkId = kNetwork;
+    record.request.options = {{"a", "b"}, {"strange \n,:\"", ""}};
+    record.request.internal = true;
+    record.request.enableIpv6 = true;
+    IpamData data;
+    data.addressSpace = "weft-local";
+    data.pool = must(IpPrefix::parse("10.20.0.0/24"));
+    data.gateway = must(IpPrefix::parse("10.20.0.1/24"));
+    data.auxAddresses = {{"router", must(IpPrefix::parse("10.20.0.254/24"))}};
+    record.request.ipv4 = {data};
+    data = {};
+    data.pool = must(IpPrefix::parse("fd00::/64"));
+    record.request.ipv6 = {data, data};
+    record.mode = "bridge";
+    record.link = "weft-aaaa";
+    record.mtu = 1400;
+    record.notes = "notes";
+    record.created = Clock::Wall(std::chrono::seconds(1700000000));
+    return record;
+}
+
+EndpointRecord endpointRecord(int number) {
+    EndpointRecord record;
+    record.networkId = kNetwork;
+    record.endpointId = endpointId(number);
+    record.address = IpPrefix(IpAddress(IpFamily::V4, Uint128{0x0a140000} + static_cast<unsigned>(number)), 24);
+    record.mac = MacAddress({2, 0, 0, 0, 0, static_cast<uint8_t>(number)});
+    record.macGiven = true;
+    record.link = "wv" + std::to_string(number);
+    record.phase = EndpointPhase::Joined;
+    record.sandboxKey = "/run/netns/x";
+    record.ports.bindings = {{IpProtocol::Udp, 53, must(IpAddress::parse("127.0.0.1")), 5300, 5310}};
+    record.ports.exposed = {{IpProtocol::Sctp, 99}};
+    record.published = {{17, must(IpAddress::parse("127.0.0.1")), 5301, record.address->address(), 53}};
+    record.instance = "boot/1";
+    record.notes = "n";
+    record.created = record.changed = Clock::Wall(std::chrono::milliseconds(1700000000123));
+    return record;
+}
+
+class RecordStoreTest : public ::testing::Test {
+protected:
+    RecordStoreTest() { open(); }
+
+    void open() {
+        store_.reset();
+        database_.reset();
+        const SchemaComponent components[] = {RecordStore::schema()};
+        database_ = must(Database::open(scratch_ / "state.db", components));
+        store_ = must(RecordStore::open(*database_));
+    }
+
+    Scratch scratch_;
+    std::unique_ptr<Database> database_;
+    std::unique_ptr<RecordStore> store_;
+};
+
+TEST_F(RecordStoreTest, RecordsComeBackAsTheyWere) {
+    must(store_->put(networkRecord()).wait());
+    EndpointRecord bare;
+    bare.networkId = kNetwork;
+    bare.endpointId = endpointId(9);
+    must(store_->put(bare).wait());
+    must(store_->put(endpointRecord(1)).wait());
+    open();
+    ASSERT_TRUE(store_->network(kNetwork));
+    EXPECT_EQ(*store_->network(kNetwork), networkRecord());
+    ASSERT_TRUE(store_->endpoint(endpointId(1)));
+    EXPECT_EQ(*store_->endpoint(endpointId(1)), endpointRecord(1));
+    EXPECT_EQ(*store_->endpoint(kNetwork, endpointId(9)), bare);
+    EXPECT_FALSE(store_->endpoint(NetworkId("other"), endpointId(9)));
+    EXPECT_EQ(store_->endpointCount(kNetwork), 2U);
+}
+
+TEST_F(RecordStoreTest, SoonIsThereAfterTheNextWriteAndAtTheEnd) {
+    must(store_->put(networkRecord()).wait());
+    static_cast<void>(store_->put(endpointRecord(1), Urgency::Soon));
+    static_cast<void>(store_->put(endpointRecord(2), Urgency::Soon));
+    must(store_->erase(kNetwork, endpointId(1)).wait());
+    open();
+    EXPECT_FALSE(store_->endpoint(endpointId(1)));
+    EXPECT_TRUE(store_->endpoint(endpointId(2)));
+    must(store_->put(endpointRecord(3), Urgency::Soon).wait());  // nobody else writes: it goes by itself
+}
+
+TEST_F(RecordStoreTest, FindsByAddressAndMacAsRecordsChange) {
+    must(store_->put(networkRecord()).wait());
+    must(store_->put(endpointRecord(1)).wait());
+    const IpAddress first = endpointRecord(1).address->address();
+    ASSERT_TRUE(store_->endpointWith(kNetwork, first));
+    EXPECT_EQ(store_->endpointWith(kNetwork, *endpointRecord(1).mac)->endpointId, endpointId(1));
+    EndpointRecord moved = endpointRecord(1);
+    moved.address = IpPrefix(must(IpAddress::parse("10.20.0.99")), 24);
+    must(store_->put(moved).wait());
+    EXPECT_FALSE(store_->endpointWith(kNetwork, first));
+    EXPECT_TRUE(store_->endpointWith(kNetwork, moved.address->address()));
+    must(store_->erase(kNetwork, endpointId(1)).wait());
+    EXPECT_FALSE(store_->endpointWith(kNetwork, moved.address->address()));
+    EXPECT_FALSE(store_->endpointWith(NetworkId("other"), first));
+}
+
+TEST_F(RecordStoreTest, ErasingANetworkTakesItsEndpoints) {
+    must(store_->put(networkRecord()).wait());
+    must(store_->put(endpointRecord(1)).wait());
+    must(store_->erase(kNetwork).wait());
+    must(store_->erase(kNetwork).wait());
+    EXPECT_FALSE(store_->endpoint(endpointId(1)));
+    open();
+    EXPECT_TRUE(store_->networks().empty());
+    EXPECT_FALSE(store_->endpoint(endpointId(1)));
+}
+
+TEST_F(RecordStoreTest, OneAtATimePerNetwork) {
+    const auto held = must(store_->lock(kNetwork));
+    std::thread([&] {
+        const auto second = store_->lock(kNetwork, std::chrono::milliseconds(1));
+        ASSERT_FALSE(second);
+        EXPECT_EQ(second.error().code, ErrorCode::Busy);
+        EXPECT_TRUE(store_->lock(NetworkId("other"), std::chrono::milliseconds(1)));
+    }).join();
+}
+
+TEST_F(RecordStoreTest, WritersAtOnceShareCommits) {
+    must(store_->put(networkRecord()).wait());
+    const uint64_t before = database_->counters().commits;
+    std::vector<PendingWrite> writes;
+    for (int i = 0; i < 200; ++i) writes.push_back(store_->put(endpointRecord(i)));
+    for (PendingWrite& write : writes) must(write.wait());
+    EXPECT_LT(database_->counters().commits - before, 100U);
+    open();
+    EXPECT_EQ(store_->endpointCount(kNetwork), 200U);
+}
+
+TEST(RecordCodec, DamageIsNoticed) {
+    const std::string good = encodeNetwork(networkRecord().request);
+    ASSERT_TRUE(decodeNetwork(good));
+    for (size_t i = 0; i < good.size(); ++i) EXPECT_FALSE(decodeNetwork(good.substr(0, i))) << i;
+    EXPECT_FALSE(decodeNetwork(good + "0:,"));
+    EXPECT_FALSE(decodeNetwork("1:2," + good.substr(4)));
+    EXPECT_FALSE(decodeNetwork("99999999999999999999:x,"));
+    EXPECT_FALSE(decodePorts("1:1,9:999999999,"));
+}
+
+TEST_F(RecordStoreTest, NoneModeKeepsToItself) {
+    const ManualClock clock;
+    NoneDriver driver(*store_, clock);
+    CreateNetworkRequest network;
+    network.networkId = kNetwork;
+    IpamData null;
+    null.pool = must(IpPrefix::parse("0.0.0.0/0"));  // --ipam-driver null
+    network.ipv4 = {null};
+    must(driver.createNetwork(network));
+    must(driver.createNetwork(network));
+    network.internal = true;
+    EXPECT_EQ(driver.createNetwork(network).error().code, ErrorCode::AlreadyExists);
+    network.options = {{"parent", "eth0"}};
+    EXPECT_EQ(driver.createNetwork(network).error().code, ErrorCode::InvalidArgument);
+
+    CreateEndpointRequest endpoint;
+    endpoint.networkId = kNetwork;
+    endpoint.endpointId = endpointId(1);
+    EXPECT_FALSE(must(driver.createEndpoint(endpoint)).mac);
+    must(driver.createEndpoint(endpoint));
+    JoinRequest join;
+    join.networkId = kNetwork;
+    join.endpointId = endpointId(1);
+    const JoinReply reply = must(driver.join(join));
+    EXPECT_TRUE(reply.sourceName.empty());
+    EXPECT_TRUE(reply.disableGatewayService);
+    EXPECT_FALSE(reply.gateway);
+
+    endpoint.endpointId = endpointId(2);
+    endpoint.ports.bindings = {{IpProtocol::Tcp, 80, {}, 8080, 0}};
+    const auto refused = driver.createEndpoint(endpoint);
+    ASSERT_FALSE(refused);
+    EXPECT_THAT(refused.error().message, ::testing::HasSubstr("-p"));
+
+    EXPECT_EQ(driver.endpoints().size(), 1U);
+    must(driver.leave(kNetwork, endpointId(1)));
+    must(driver.deleteEndpoint(kNetwork, endpointId(1)));
+    must(driver.deleteEndpoint(kNetwork, endpointId(1)));
+    must(driver.leave(kNetwork, endpointId(1)));
+    must(driver.deleteNetwork(kNetwork));
+    must(driver.deleteNetwork(kNetwork));
+    EXPECT_TRUE(driver.networks().empty());
+}
+
+}  // namespace
+}  // namespace weft

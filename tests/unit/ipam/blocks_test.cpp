@@ -1,0 +1,940 @@
+// Random schedules of hosts that share pools: partitions, crashes that lose what was not yet durable, restarts, hosts
+// given up for ever, and containers with and without --ip. At no moment may an address be held twice, by hosts that
+// were not given up; in the end, when everything is healed, every host can still allocate while there is something
+// free.
+//
+// WEFT_SIM_SCHEDULES=N runs N schedules (spread over the shards), WEFT_SIM_SEED=N runs that one alone, with a log.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstdlib>
+#include <future>
+#include <mutex>
+#include <thread>
+
+#include "ipam/block_allocator.h"
+#include "ipam/cluster_ipam.h"
+#include "tests/unit/ipam/fake_store.h"
+#include "tests/unit/kv/simulator.h"
+
+namespace weft::ipam {
+namespace {
+
+using namespace std::chrono_literals;
+using kv::sim::Cluster;
+using kv::sim::SeededRandom;
+
+constexpr uint64_t kShards = 10;
+
+uint64_t fromEnvironment(const char* name, uint64_t otherwise) {
+    const char* text = std::getenv(name);
+    return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
+}
+
+class Lab {
+public:
+    Lab(uint64_t seed, kv::Config config)
+        : verbose_(fromEnvironment("WEFT_SIM_SEED", 0) != 0),
+          random_(seed ^ 0xb10c),
+          cluster_(seed, std::move(config)) {}
+    ~Lab() {
+        for (auto& host : hosts_) stop(*host);
+    }
+
+    struct Host {
+        size_t number = 0;
+        FakeStore store;
+        std::unique_ptr<LocalIpam> book;
+        std::unique_ptr<BlockAllocator> blocks;
+        std::map<IpPrefix, PoolId> pools;
+        std::set<IpPrefix> known;  // by the cluster
+        Clock::Monotonic lastTick;
+        std::map<IpAddress, int> containers;
+        bool givenUp = false;
+        std::shared_ptr<int> life;
+    };
+
+    size_t add() {
+        hosts_.push_back(std::make_unique<Host>());
+        hosts_.back()->number = cluster_.add();
+        return hosts_.size() - 1;
+    }
+
+    void start(size_t number) {
+        log("start " + std::to_string(number));
+        cluster_.start(number);
+        Host& host = *hosts_[number];
+        host.life = std::make_shared<int>(0);
+        host.known.clear();
+        LocalIpamConfig local;
+        local.onlyHeld = true;
+        local.quarantine = 0s;
+        LocalIpamHooks hooks;
+        hooks.random = [this] { return random_.next(); };
+        host.book = LocalIpam::create(host.store, clock(), local, std::move(hooks)).value();
+        BlockConfig config;
+        config.patience = 1500ms;
+        config.answerTime = 250ms;
+        config.aheadPause = 500ms;
+        config.handBackAfter = 500ms;
+        config.ledger.claimDelay = 300ms;
+        config.ledger.self = kv::sim::hostAddress(number);
+        config.ledger.seeds = [this] { return std::optional(cluster_.config().seeds); };
+        config.ledger.random = [this] { return random_.next(); };
+        host.blocks = std::make_unique<BlockAllocator>(cluster_.node(number), *host.book, clock(), config);
+        if (!verbose_) return;
+        cluster_.node(number).watch("ipam/", [this, number](kv::RowEvent event, const kv::Row& row) {
+            if (row.owner != cluster_.id(number) || event != kv::RowEvent::Put) return;
+            std::string value;
+            for (const char byte : row.value) {
+                char digits[3];
+                std::snprintf(digits, sizeof digits, "%02x", static_cast<unsigned char>(byte));
+                value += digits;
+            }
+            log("  " + std::to_string(number) + " writes " + row.key + " " + value);
+        });
+    }
+
+    void crash(size_t number) {
+        log("crash " + std::to_string(number));
+        stop(*hosts_[number]);
+        cluster_.crash(number);
+    }
+
+    void run(Clock::Monotonic::duration time) {
+        const auto end = cluster_.now() + time;
+        while (cluster_.now() < end) {
+            for (auto& host : hosts_) {
+                if (!host->blocks || (!host->blocks->busy() && cluster_.now() - host->lastTick < 500ms)) continue;
+                host->blocks->tick();
+                host->lastTick = cluster_.now();
+            }
+            cluster_.run(std::min<Clock::Monotonic::duration>(50ms, end - cluster_.now()));
+        }
+    }
+    bool runUntil(const std::function<bool()>& done, Clock::Monotonic::duration limit) {
+        const auto end = cluster_.now() + limit;
+        while (!done()) {
+            if (cluster_.now() >= end) return false;
+            run(50ms);
+        }
+        return true;
+    }
+
+    // What ClusterIpam::requestAddress does, without threads.
+    using Answer = std::function<void(Result<IpPrefix>)>;
+    void request(size_t number, const IpPrefix& prefix, std::optional<IpAddress> exact, const Answer& answer) {
+        Host& host = *hosts_[number];
+        auto& poolId = host.pools[prefix];
+        if (poolId.empty()) {
+            auto reply = host.book->requestPool({.addressSpace = "o", .pool = prefix, .subPool = {}, .options = {}});
+            ASSERT_TRUE(reply) << reply.error().message;
+            poolId = reply->poolId;
+        }
+        if (host.known.contains(prefix)) return attempt(number, prefix, poolId, exact, answer, cluster_.now() + 2s);
+        host.blocks->needPool(prefix, {},
+                              [this, number, prefix, exact, answer, id = poolId,
+                               life = std::weak_ptr(host.life)](const Result<void>& known) {
+                                  if (life.expired()) return;
+                                  if (!known) return answer(known.error());
+                                  hosts_[number]->known.insert(prefix);
+                                  attempt(number, prefix, id, exact, answer, cluster_.now() + 2s);
+                              });
+    }
+
+    // A container, if it gets an address.
+    void create(size_t number, const IpPrefix& prefix, std::optional<IpAddress> exact = {}) {
+        request(number, prefix, exact, [this, number, exact](const Result<IpPrefix>& answer) {
+            if (answer) {
+                ++made;
+                log("host " + std::to_string(number) + " got " + answer->address().str());
+            } else {
+                log("host " + std::to_string(number) + " got no address: " + answer.error().message);
+            }
+        });
+    }
+
+    void release(size_t number, IpAddress address) {
+        Host& host = *hosts_[number];
+        log("host " + std::to_string(number) + " releases " + address.str());
+        host.containers.erase(address);
+        for (const auto& [prefix, id] : host.pools) {
+            if (prefix.contains(address)) static_cast<void>(host.book->releaseAddress(id, address));
+        }
+    }
+
+    // The end of all networks of a pool on a host.
+    void leavePool(size_t number, const IpPrefix& prefix) {
+        Host& host = *hosts_[number];
+        const auto pool = host.pools.find(prefix);
+        if (pool == host.pools.end()) return;
+        for (const auto& [address, count] : host.containers) {
+            if (prefix.contains(address)) return;
+        }
+        ASSERT_TRUE(host.book->releasePool(pool->second));
+        host.pools.erase(pool);
+    }
+
+    void fail(const std::string& what) {
+        if (problem.empty()) problem = what;
+        log("FAILED: " + what);
+    }
+    void log(const std::string& what) const {
+        if (verbose_) {
+            printf("%9.3f %s\n", std::chrono::duration<double>(cluster_.now().time_since_epoch()).count(),
+                   what.c_str());
+        }
+    }
+
+    Host& host(size_t number) { return *hosts_[number]; }
+    Cluster& cluster() { return cluster_; }
+    SeededRandom& random() { return random_; }
+    [[nodiscard]] size_t size() const { return hosts_.size(); }
+    std::string problem;
+    size_t made = 0;
+
+private:
+    const Clock& clock() { return cluster_.clock(); }
+
+    static void stop(Host& host) {
+        host.life.reset();
+        host.blocks.reset();
+        host.book.reset();
+    }
+
+    void attempt(size_t number, const IpPrefix& prefix, const PoolId& id, std::optional<IpAddress> exact,
+                 const Answer& answer, Clock::Monotonic deadline) {
+        Host& host = *hosts_[number];
+        auto got = host.book->requestAddress({.poolId = id, .address = exact, .mac = {}});
+        if (got) {
+            claim(number, got->address());
+            return answer(got);
+        }
+        const bool wait = got.error().code == ErrorCode::Exhausted || got.error().code == ErrorCode::Unavailable;
+        if (!wait || cluster_.now() >= deadline) return answer(got);
+        host.blocks->needAddress(prefix, exact, {},
+                                 [this, number, prefix, id, exact, answer, deadline,
+                                  life = std::weak_ptr(host.life)](const Result<void>& result) {
+                                     if (life.expired()) return;
+                                     if (!result) return answer(result.error());
+                                     attempt(number, prefix, id, exact, answer, deadline);
+                                 });
+    }
+
+    // The invariant.
+    void claim(size_t number, const IpAddress& address) {
+        for (const auto& other : hosts_) {
+            // Who was given up is taken to be gone with its containers, whatever it still does.
+            if (hosts_[number]->givenUp || other->givenUp || !other->containers.contains(address)) continue;
+            fail("address " + address.str() + " given by host " + std::to_string(number) + " is held at host " +
+                 std::to_string(other->number));
+        }
+        if (BlockPlan plan(prefixOf(number, address)); plan.usable.first == address.bits()) {
+            fail("the gateway was given to a container");
+        }
+        ++hosts_[number]->containers[address];
+    }
+    IpPrefix prefixOf(size_t number, const IpAddress& address) {
+        for (const auto& [prefix, id] : hosts_[number]->pools) {
+            if (prefix.contains(address)) return prefix;
+        }
+        return {};
+    }
+
+    bool verbose_;
+    SeededRandom random_;
+    Cluster cluster_;
+    std::vector<std::unique_ptr<Host>> hosts_;
+};
+
+kv::Config labConfig(uint64_t seed) {
+    kv::Config config = kv::sim::fastConfig();
+    config.seeds = {kv::sim::hostAddress(0)};
+    if (seed % 3 == 0) config.seeds.push_back(kv::sim::hostAddress(1));
+    config.partitionLimit = 60s;
+    config.tombstoneSlack = 30s;
+    return config;
+}
+
+class Schedule {
+public:
+    explicit Schedule(uint64_t seed) : seed_(seed), lab_(seed, labConfig(seed)), random_(lab_.random()) {}
+
+    // Empty, or what went wrong.
+    std::string run() {
+        lab_.cluster().wire.loss = chance(0.6) ? 0 : 0.15 * random_.unit();
+        lab_.cluster().wire.delayMax = chance(0.5) ? 1ms : 30ms;
+        lab_.cluster().syncDelay = chance(0.3) ? 0ms : 20ms;
+        const size_t hosts = 2 + random_.below(chance(0.2) ? 8 : 4);
+        static const std::vector<std::string> kPools{"10.32.0.0/24", "10.33.0.0/28", "10.34.0.0/16",
+                                                     "fd00:1::/64",  "10.35.0.0/29", "10.36.0.0/26"};
+        pools_ = {prefix(kPools[random_.below(kPools.size())])};
+        if (chance(0.3)) pools_.push_back(prefix(kPools[random_.below(kPools.size())]));
+        for (size_t i = 0; i < hosts; ++i) lab_.add();
+        for (size_t i = 0; i < hosts; ++i) {
+            if (i == 0 || chance(0.8)) lab_.start(i);
+        }
+        if (chance(0.7)) lab_.run(500ms);
+        const size_t steps = 8 + random_.below(12);
+        for (size_t i = 0; i < steps && lab_.problem.empty(); ++i) {
+            step();
+            lab_.run(chance(0.8) ? 5ms + 1ms * random_.below(200) : 1ms * random_.below(2500));
+        }
+        if (lab_.problem.empty()) heal();
+        return lab_.problem.empty() ? "" : "seed " + std::to_string(seed_) + ": " + lab_.problem;
+    }
+
+private:
+    bool chance(double p) { return random_.unit() < p; }
+
+    void step() {
+        const size_t number = random_.below(lab_.size());
+        Lab::Host& host = lab_.host(number);
+        if (!host.blocks) {
+            if (!host.givenUp && chance(0.5)) lab_.start(number);
+            return;
+        }
+        const double dice = random_.unit();
+        const IpPrefix& pool = pools_[random_.below(pools_.size())];
+        if (dice < 0.50) {
+            const size_t count = 1 + random_.below(chance(0.2) ? 12 : 3);
+            for (size_t i = 0; i < count && host.blocks; ++i) {
+                std::optional<IpAddress> exact;
+                if (chance(0.3)) {
+                    const Uint128 offset = 2 + random_.below(12);
+                    exact = IpAddress(pool.family(),
+                                      chance(0.5) ? pool.first().bits() + offset : pool.last().bits() - offset);
+                }
+                if (exact && !BlockPlan(pool).usable.contains(exact->bits())) exact.reset();
+                lab_.create(number, pool, exact);
+            }
+            return;
+        }
+        if (dice < 0.62) {
+            while (!host.containers.empty() && chance(0.7)) lab_.release(number, host.containers.begin()->first);
+            if (chance(0.3)) lab_.leavePool(number, pool);
+            return;
+        }
+        if (dice < 0.74) return lab_.crash(number);
+        if (dice < 0.80) return forget(number, chance(0.2));
+        if (dice < 0.90) {
+            lab_.log("heal");
+            return lab_.cluster().part({});
+        }
+        std::vector<int> groups(lab_.size());
+        for (int& group : groups) group = static_cast<int>(random_.below(2));
+        lab_.log("part");
+        lab_.cluster().part(groups);
+    }
+
+    // The operator's word is that the host is gone: it is stopped for ever, or cut off and its containers stopped, with
+    // weftd still running there. He gives up a minority only, unless he forces it.
+    void forget(size_t by, bool force) {
+        std::vector<size_t> others;
+        size_t known = 0;
+        for (size_t i = 0; i < lab_.size(); ++i) {
+            known += lab_.host(i).givenUp ? 0 : 1;
+            if (i != by && !lab_.host(i).givenUp) others.push_back(i);
+        }
+        if (others.empty() || known <= 2) return;
+        const size_t gone = others[random_.below(others.size())];
+        Lab::Host& host = lab_.host(gone);
+        const LedgerView& view = lab_.host(by).blocks->ledger().committed();
+        if (!view.isMember(lab_.cluster().id(by)) || !view.isMember(lab_.cluster().id(gone))) return;
+        if (host.blocks && chance(0.6)) lab_.crash(gone);
+        if (host.blocks) {
+            // With gifts of its on their way.
+            for (size_t i = 0; i < lab_.size(); ++i) {
+                for (int tries = 0; tries < 3 && lab_.host(i).blocks && chance(0.5); ++tries)
+                    lab_.create(i, pools_.front());
+            }
+            lab_.run(1ms * random_.below(60));
+            // Cut off, but running, with the hosts of its side if there is a partition: it may still give blocks away.
+            std::vector<int> groups(lab_.size());
+            for (int& group : groups) group = chance(0.3) ? 1 : 0;
+            groups[gone] = 1;
+            groups[by] = 0;
+            lab_.cluster().part(groups);
+        }
+        host.givenUp = true;
+        lab_.log("host " + std::to_string(by) + " gives up " + std::to_string(gone));
+        lab_.runUntil([&] { return !lab_.host(by).blocks->ledger().alive(lab_.cluster().id(gone)); }, 3s);
+        if (auto begun = lab_.host(by).blocks->forget(lab_.cluster().id(gone).str(), force); !begun) {
+            lab_.log("  " + begun.error().message);
+        }
+        if (chance(0.5)) return;
+        lab_.run(1ms * random_.below(2000));
+        lab_.cluster().part({});  // and there it is again
+        lab_.run(500ms);
+    }
+
+    void heal() {
+        lab_.log("heal for good");
+        lab_.cluster().part({});
+        lab_.cluster().wire = {};
+        for (size_t i = 0; i < lab_.size(); ++i) {
+            if (lab_.host(i).givenUp && lab_.host(i).blocks) lab_.crash(i);
+        }
+        for (size_t i = 0; i < lab_.size(); ++i) {
+            if (!lab_.host(i).givenUp && !lab_.host(i).blocks) lab_.start(i);
+        }
+        const auto living = [this] {
+            std::vector<size_t> hosts;
+            for (size_t i = 0; i < lab_.size(); ++i) {
+                if (!lab_.host(i).givenUp) hosts.push_back(i);
+            }
+            return hosts;
+        };
+        // Whoever was given up is forgotten now, if the hosts that remain know it at all.
+        size_t first = living().front();
+        for (const size_t i : living()) {
+            if (lab_.host(i).blocks->ledger().isMember()) first = i;
+        }
+        // --join names a host that is still there, and a member.
+        if (lab_.host(0).givenUp || lab_.host(1).givenUp) {
+            lab_.cluster().config().seeds = {kv::sim::hostAddress(first)};
+            for (const size_t i : living()) lab_.cluster().node(i).setSeeds(lab_.cluster().config().seeds);
+        }
+        const auto patience = lab_.cluster().now() + 6s;
+        const auto settled = [&] {
+            bool done = true;
+            for (size_t i = 0; i < lab_.size(); ++i) {
+                if (!lab_.host(i).givenUp) continue;
+                const kv::NodeId id = lab_.cluster().id(i);
+                const bool known = std::ranges::any_of(
+                    living(), [&](size_t other) { return lab_.host(other).blocks->findHost(id.str()).has_value(); });
+                if (!known || lab_.host(first).blocks->ledger().committed().forgotten.contains(id)) continue;
+                // By force only where there is no other way: half of the hosts are gone.
+                const bool force = lab_.cluster().now() > patience;
+                static_cast<void>(lab_.host(first).blocks->forget(id.str(), force));
+                done = false;
+            }
+            for (const size_t i : living()) done = done && !lab_.host(i).blocks->ledger().frozen();
+            return done;
+        };
+        // Nobody leads before somebody wants something.
+        lab_.create(first, pools_.front());
+        if (!lab_.runUntil(settled, 20s)) return lab_.fail("hosts given up were not forgotten: " + why(first));
+        static_cast<void>(lab_.runUntil([this] { return lab_.cluster().converged(); }, 10s));
+        if (!lab_.problem.empty()) return;
+        for (const size_t i : living()) {
+            if (!lab_.runUntil(settled, 20s)) return lab_.fail("hosts given up were not forgotten: " + why(first));
+            progress(i);
+        }
+    }
+
+    std::string why(size_t number) { return lab_.host(number).blocks->describe(); }
+
+    // While anything is free, a host gets it.
+    void progress(size_t number) {
+        for (const IpPrefix& pool : pools_) {
+            std::optional<Result<IpPrefix>> result;
+            const auto ask = [&] {
+                result.reset();
+                lab_.request(number, pool, {}, [&result](Result<IpPrefix> answer) { result = std::move(answer); });
+                lab_.runUntil([&] { return result.has_value(); }, 8s);
+                return result && *result;
+            };
+            bool got = ask();
+            // What is between two hosts, or on its way back to whom it was carved from, is nobody's for a moment.
+            for (int tries = 0; !got && tries < 5; ++tries) {
+                lab_.run(300ms);
+                got = ask();
+            }
+            if (got) {
+                lab_.release(number, (*result)->address());
+                continue;
+            }
+            Uint128 used = 0;
+            for (size_t i = 0; i < lab_.size(); ++i) {
+                if (lab_.host(i).givenUp) continue;
+                for (const auto& [address, count] : lab_.host(i).containers) used += pool.contains(address) ? 1 : 0;
+            }
+            if (used + 1 < BlockPlan(pool).usable.size()) {
+                lab_.fail("host " + std::to_string(number) + " gets no address of " + pool.str() + " though " +
+                          std::to_string(static_cast<uint64_t>(BlockPlan(pool).usable.size() - 1 - used)) +
+                          " are free: " + (result ? result->error().message : "no answer") + "\n" + why(number));
+            }
+        }
+    }
+
+    uint64_t seed_;
+    Lab lab_;
+    SeededRandom& random_;
+    std::vector<IpPrefix> pools_;
+};
+
+// --- the rules one by one ---
+
+class Blocks : public testing::Test {
+protected:
+    void start(size_t hosts) {
+        for (size_t i = 0; i < hosts; ++i) lab.add();
+        for (size_t i = 0; i < hosts; ++i) lab.start(i);
+        lab.run(1s);
+    }
+    Result<IpPrefix> request(size_t host, const IpPrefix& from, std::optional<IpAddress> exact = {}) {
+        std::optional<Result<IpPrefix>> result;
+        lab.request(host, from, exact, [&result](Result<IpPrefix> answer) { result = std::move(answer); });
+        lab.runUntil([&] { return result.has_value(); }, 5s);
+        return result ? *result : makeError(ErrorCode::Timeout, "no answer");
+    }
+    bool forgotten(size_t by, size_t host) { return lab.host(by).blocks->forgetting(lab.cluster().id(host)).empty(); }
+    Result<void> forget(size_t by, size_t host, bool force = false) {
+        lab.host(host).givenUp = true;
+        lab.cluster().runUntil([&] { return !lab.host(by).blocks->ledger().alive(lab.cluster().id(host)); }, 20s);
+        return lab.host(by).blocks->forget(lab.cluster().id(host).str(), force);
+    }
+
+    Lab lab{1, labConfig(1)};
+    const IpPrefix pool = prefix("10.32.0.0/24");
+};
+
+TEST(BlockPlanTest, CutsBySize) {
+    EXPECT_EQ(BlockPlan(prefix("10.0.0.0/16")).count, 256U);
+    EXPECT_EQ(BlockPlan(prefix("10.0.0.0/16")).bits, 8U);
+    EXPECT_EQ(BlockPlan(prefix("10.0.0.0/24")).count, 32U);
+    EXPECT_EQ(BlockPlan(prefix("10.0.0.0/28")).bits, 0U);
+    EXPECT_EQ(BlockPlan(prefix("10.0.0.0/32")).count, 1U);
+    EXPECT_EQ(BlockPlan(prefix("fd00::/64")).count, 256U);
+    const BlockPlan plan(prefix("10.0.0.0/24"));
+    EXPECT_EQ(plan.blockOf(ip("10.0.0.9")), 1U);
+    EXPECT_EQ(plan.range(0).first, ip("10.0.0.1").bits());
+    EXPECT_EQ(plan.range(31).last, ip("10.0.0.254").bits());
+}
+
+TEST_F(Blocks, OneHostIsACluster) {
+    start(1);
+    EXPECT_EQ(request(0, pool).value().str(), "10.32.0.2/24");
+    EXPECT_EQ(request(0, pool, ip("10.32.0.200")).value().str(), "10.32.0.200/24");
+    EXPECT_EQ(request(0, pool, ip("10.32.0.200")).error().code, ErrorCode::Busy);
+}
+
+TEST_F(Blocks, TheSecondHostLivesOnItsOwnWhenTheFirstIsDown) {
+    start(2);
+    ASSERT_TRUE(request(0, pool));
+    ASSERT_TRUE(request(1, pool));
+    lab.crash(0);
+    lab.run(10s);
+    for (int i = 0; i < 5; ++i) EXPECT_TRUE(request(1, pool)) << i;
+    for (int i = 0; i < 20; ++i) static_cast<void>(request(1, pool));
+    const auto refused = request(1, pool);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::Unavailable);
+    EXPECT_NE(refused.error().message.find("away: host0"), std::string::npos) << refused.error().message;
+    const auto made = request(1, prefix("10.40.0.0/24"));
+    // Of two hosts the one that leads can go on alone, the other cannot.
+    const bool leads = lab.host(1).blocks->describe().find("led by this host") != std::string::npos;
+    EXPECT_EQ(static_cast<bool>(made), leads);
+    if (!made) {
+        EXPECT_NE(made.error().message.find("host0"), std::string::npos) << made.error().message;
+    }
+    lab.start(0);
+    lab.run(3s);
+    EXPECT_TRUE(request(1, pool));
+    EXPECT_EQ(lab.problem, "");
+}
+
+TEST_F(Blocks, AFullPoolSaysWhoHoldsIt) {
+    start(2);
+    const IpPrefix small = prefix("10.33.0.0/29");
+    for (int i = 0; i < 5; ++i) ASSERT_TRUE(request(static_cast<size_t>(i % 2), small)) << i;
+    const auto before = lab.cluster().now();
+    const auto refused = request(1, small);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::Exhausted);
+    EXPECT_NE(refused.error().message.find("host0 holds"), std::string::npos) << refused.error().message;
+    EXPECT_LT(lab.cluster().now() - before, 1s);
+    lab.release(0, lab.host(0).containers.begin()->first);
+    EXPECT_TRUE(request(1, small));
+    EXPECT_EQ(lab.problem, "");
+}
+
+TEST_F(Blocks, AGivenAddressComesFromItsOwner) {
+    start(2);
+    ASSERT_EQ(request(0, pool).value().address(), ip("10.32.0.2"));
+    EXPECT_EQ(request(1, pool, ip("10.32.0.3")).value().address(), ip("10.32.0.3"));
+    const auto taken = request(1, pool, ip("10.32.0.2"));
+    ASSERT_FALSE(taken);
+    EXPECT_EQ(taken.error().code, ErrorCode::Busy);
+    EXPECT_NE(taken.error().message.find("host0"), std::string::npos) << taken.error().message;
+    EXPECT_EQ(request(0, pool, ip("10.32.0.3")).error().code, ErrorCode::Busy);
+    // Released, it goes back to the block's owner.
+    lab.release(1, ip("10.32.0.3"));
+    lab.run(3s);
+    EXPECT_TRUE(request(0, pool, ip("10.32.0.3")));
+    EXPECT_EQ(lab.problem, "");
+}
+
+TEST_F(Blocks, OnePoolHasOneGateway) {
+    start(2);
+    ASSERT_TRUE(request(0, pool));
+    std::optional<Result<void>> result;
+    lab.host(1).blocks->needPool(pool, ip("10.32.0.254"), [&](const Result<void>& r) { result = r; });
+    lab.runUntil([&] { return result.has_value(); }, 5s);
+    ASSERT_TRUE(result && !*result);
+    EXPECT_NE(result->error().message.find("10.32.0.1"), std::string::npos);
+    EXPECT_NE(result->error().message.find("10.32.0.254"), std::string::npos);
+    result.reset();
+    lab.host(1).blocks->needPool(prefix("10.32.0.0/16"), {}, [&](const Result<void>& r) { result = r; });
+    lab.runUntil([&] { return result.has_value(); }, 5s);
+    ASSERT_TRUE(result && !*result);
+    EXPECT_NE(result->error().message.find("overlaps"), std::string::npos);
+}
+
+TEST_F(Blocks, EmptyBlocksGoHome) {
+    start(2);
+    ASSERT_TRUE(request(0, pool));
+    const auto got = request(1, pool);
+    ASSERT_TRUE(got);
+    lab.run(1s);
+    EXPECT_NE(lab.host(0).blocks->describe().find("host1 holds"), std::string::npos);
+    lab.release(1, got->address());
+    lab.leavePool(1, pool);
+    lab.run(5s);
+    EXPECT_EQ(lab.host(0).blocks->describe().find("host1 holds"), std::string::npos) << lab.host(0).blocks->describe();
+}
+
+TEST_F(Blocks, TheDeadHostsBlocksAreReturnedOnce) {
+    start(3);
+    ASSERT_TRUE(request(0, pool));
+    ASSERT_TRUE(request(1, pool));
+    ASSERT_TRUE(request(2, pool));
+    EXPECT_EQ(lab.host(1).blocks->forget("host0", false).error().code, ErrorCode::Busy);  // it lives
+    lab.crash(0);
+    lab.run(500ms);
+    ASSERT_TRUE(forget(1, 0));
+    ASSERT_TRUE(forget(2, 0));
+    ASSERT_TRUE(lab.runUntil([&] { return forgotten(1, 0) && forgotten(2, 0); }, 10s))
+        << lab.host(1).blocks->forgetting(lab.cluster().id(0));
+    for (int i = 0; i < 300; ++i) {
+        if (!request(1 + static_cast<size_t>(i % 2), pool)) break;
+    }
+    EXPECT_EQ(lab.host(1).containers.size() + lab.host(2).containers.size(), 253U);
+    EXPECT_EQ(lab.problem, "");
+    // Back again under the same identity, it gets and gives nothing.
+    lab.start(0);
+    lab.run(3s);
+    const auto refused = request(0, pool);
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message.find("forgotten"), std::string::npos) << refused.error().message;
+}
+
+TEST_F(Blocks, AMinorityForgetsNobodyAndNothingIsForgottenOverAnAbsentHost) {
+    start(5);
+    for (size_t i = 0; i < 5; ++i) ASSERT_TRUE(request(i, pool)) << i;
+    lab.cluster().part({0, 0, 1, 1, 1});
+    lab.run(20s);
+    ASSERT_TRUE(forget(0, 3));
+    lab.run(5s);
+    EXPECT_FALSE(forgotten(0, 3));
+    EXPECT_NE(lab.host(0).blocks->forgetting(lab.cluster().id(3)), "");
+    lab.host(0).blocks->withdrawForget(lab.cluster().id(3));
+    lab.host(3).givenUp = false;
+    lab.cluster().part({});
+    lab.run(5s);
+    lab.crash(4);
+    lab.crash(3);
+    lab.run(10s);
+    ASSERT_TRUE(forget(0, 4));
+    lab.run(5s);
+    EXPECT_NE(lab.host(0).blocks->forgetting(lab.cluster().id(4)).find("host3"), std::string::npos);
+    EXPECT_TRUE(request(1, pool));  // nothing stands still meanwhile
+    lab.start(3);
+    EXPECT_TRUE(lab.runUntil([&] { return forgotten(0, 4); }, 20s));
+    EXPECT_EQ(lab.problem, "");
+}
+
+TEST_F(Blocks, OfTwoHostsOneIsForgottenByForce) {
+    start(2);
+    ASSERT_TRUE(request(0, pool));
+    ASSERT_TRUE(request(1, pool));
+    const std::string leader = lab.host(0).blocks->describe().find("led by this host") != std::string::npos ? "0" : "1";
+    const size_t dead = leader == "0" ? 0 : 1;
+    lab.crash(dead);
+    lab.run(10s);
+    ASSERT_TRUE(forget(1 - dead, dead));
+    lab.run(3s);
+    EXPECT_FALSE(forgotten(1 - dead, dead));
+    ASSERT_TRUE(forget(1 - dead, dead, true));
+    EXPECT_TRUE(lab.runUntil([&] { return forgotten(1 - dead, dead); }, 10s));
+    for (int i = 0; i < 100; ++i) ASSERT_TRUE(request(1 - dead, pool)) << i;
+}
+
+TEST_F(Blocks, RestWhenNothingIsWanted) {
+    start(3);
+    for (size_t i = 0; i < 3; ++i) {
+        ASSERT_TRUE(request(i, pool));
+        lab.run(2s);
+        for (size_t host = 0; host < 3; ++host) EXPECT_FALSE(lab.host(host).blocks->busy()) << host;
+    }
+    lab.crash(0);
+    lab.run(10s);
+    EXPECT_FALSE(lab.host(1).blocks->busy());
+    ASSERT_TRUE(forget(1, 0));
+    EXPECT_TRUE(lab.host(1).blocks->busy());
+    ASSERT_TRUE(lab.runUntil([&] { return forgotten(1, 0); }, 10s));
+    lab.run(1s);
+    for (size_t host = 1; host < 3; ++host) EXPECT_FALSE(lab.host(host).blocks->busy()) << host;
+}
+
+TEST_F(Blocks, AForgottenHostGivesNothingFromItsOwnBlocks) {
+    start(3);
+    for (size_t i = 0; i < 3; ++i) ASSERT_TRUE(request(i, pool));
+    lab.cluster().part({0, 0, 1});
+    ASSERT_TRUE(forget(0, 2));
+    ASSERT_TRUE(lab.runUntil([&] { return forgotten(0, 2); }, 10s));
+    ASSERT_TRUE(request(2, pool));  // it cannot know
+    lab.cluster().part({});
+    lab.run(3s);
+    const auto refused = request(2, pool);
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message.find("forgotten"), std::string::npos) << refused.error().message;
+}
+
+// Hosts for ClusterIpam: the simulated cluster on a thread of its own.
+class Hosts {
+public:
+    explicit Hosts(size_t count) : cluster_(1, labConfig(1)) {
+        for (size_t i = 0; i < count; ++i) {
+            cluster_.start(cluster_.add());
+            runners_.push_back(std::make_unique<HostRunner>(*this, i));
+        }
+        thread_ = std::jthread([this](const std::stop_token& stop) {
+            while (!stop.stop_requested()) {
+                std::unique_lock lock(mutex_);
+                wake_.wait_for(lock, 1ms, [&] { return !work_.empty(); });
+                for (auto& next : std::exchange(work_, {})) {
+                    lock.unlock();
+                    next();
+                    lock.lock();
+                }
+                lock.unlock();
+                cluster_.run(4ms);
+            }
+        });
+    }
+
+    kv::Runner& runner(size_t host) { return *runners_[host]; }
+    void crash(size_t host) {
+        std::promise<void> crashed;
+        post([&] {
+            cluster_.crash(host);
+            crashed.set_value();
+        });
+        crashed.get_future().wait();
+    }
+
+private:
+    class HostRunner final : public kv::Runner {
+    public:
+        HostRunner(Hosts& hosts, size_t host) : hosts_(hosts), host_(host) {}
+        void post(std::function<void(kv::Node&)> work) override {
+            hosts_.post([this, work = std::move(work)] {
+                if (hosts_.cluster_.up(host_)) work(hosts_.cluster_.node(host_));
+            });
+        }
+        Result<void> call(std::function<void(kv::Node&)> work, std::chrono::milliseconds) override {
+            auto done = std::make_shared<std::promise<void>>();
+            auto future = done->get_future();
+            post([work = std::move(work), end = std::move(done)](kv::Node& node) {
+                work(node);
+                end->set_value();
+            });
+            try {
+                future.get();
+            } catch (const std::future_error&) {
+                return makeError(ErrorCode::Unavailable, "the node has ended");
+            }
+            return {};
+        }
+
+    private:
+        Hosts& hosts_;
+        size_t host_;
+    };
+
+    void post(std::function<void()> work) {
+        const std::lock_guard lock(mutex_);
+        work_.push_back(std::move(work));
+        wake_.notify_all();
+    }
+
+    Cluster cluster_;
+    std::vector<std::unique_ptr<HostRunner>> runners_;
+    std::mutex mutex_;
+    std::condition_variable wake_;
+    std::vector<std::function<void()>> work_;
+    std::jthread thread_;
+};
+
+class ClusterIpamTest : public testing::Test {
+protected:
+    std::unique_ptr<ClusterIpam> make(size_t host) {
+        ClusterIpamConfig config;
+        config.seeds = [] { return std::vector<kv::Address>{kv::sim::hostAddress(0)}; };
+        return ClusterIpam::create(hosts->runner(host), stores[host], clock, config).value();
+    }
+    static PoolId requestPool(ClusterIpam& ipam, const char* subnet) {
+        PoolRequest request;
+        request.addressSpace = kOverlayLocalAddressSpace;
+        request.pool = prefix(subnet);
+        return ipam.requestPool(request).value().poolId;
+    }
+    static Result<IpPrefix> request(ClusterIpam& ipam, const PoolId& pool, std::optional<IpAddress> address = {}) {
+        return ipam.requestAddress({.poolId = pool, .address = address, .mac = {}});
+    }
+
+    std::optional<Hosts> hosts;
+    FakeStore stores[2];
+    const SystemClock clock;
+};
+
+TEST_F(ClusterIpamTest, ServesManyThreads) {
+    hosts.emplace(1);
+    auto ipam = make(0);
+    EXPECT_EQ(ipam->requestPool({.addressSpace = kOverlayLocalAddressSpace, .pool = {}, .subPool = {}, .options = {}})
+                  .error()
+                  .code,
+              ErrorCode::InvalidArgument);  // needs a subnet
+    const PoolId pool = requestPool(*ipam, "10.32.0.0/24");
+    AddressRequest gateway{.poolId = pool, .address = {}, .gateway = true, .mac = {}};
+    EXPECT_EQ(ipam->requestAddress(gateway).value().str(), "10.32.0.1/24");
+    EXPECT_EQ(ipam->requestAddress(gateway).value().str(), "10.32.0.1/24");
+    gateway.address = ip("10.32.0.9");
+    EXPECT_FALSE(ipam->requestAddress(gateway));
+    std::mutex mutex;
+    std::set<IpAddress> got;
+    {
+        std::vector<std::jthread> threads;
+        for (int thread = 0; thread < 8; ++thread) {
+            threads.emplace_back([&] {
+                for (int i = 0; i < 20; ++i) {
+                    auto address = request(*ipam, pool);
+                    const std::lock_guard lock(mutex);
+                    EXPECT_TRUE(address && got.insert(address->address()).second);
+                }
+            });
+        }
+    }
+    EXPECT_EQ(got.size(), 160U);
+    EXPECT_EQ(request(*ipam, pool, ip("10.32.0.1")).error().code, ErrorCode::Busy);
+    EXPECT_TRUE(ipam->releaseAddress(pool, *got.begin()));
+    EXPECT_EQ(request(*ipam, pool, *got.begin()).value().address(), *got.begin());
+    // After a restart the leases stand.
+    ipam.reset();
+    ipam = make(0);
+    EXPECT_EQ(request(*ipam, pool, *got.begin()).error().code, ErrorCode::Busy);
+    EXPECT_TRUE(request(*ipam, pool));
+}
+
+TEST_F(ClusterIpamTest, TwoHostsShareAPool) {
+    hosts.emplace(2);
+    auto one = make(0);
+    auto two = make(1);
+    const PoolId here = requestPool(*one, "10.32.0.0/24");
+    const PoolId there = requestPool(*two, "10.32.0.0/24");
+    std::set<IpAddress> got;
+    for (int i = 0; i < 100; ++i) {
+        for (const auto& [ipam, pool] : {std::pair(one.get(), here), std::pair(two.get(), there)}) {
+            const auto address = request(*ipam, pool);
+            ASSERT_TRUE(address) << address.error().message;
+            EXPECT_TRUE(got.insert(address->address()).second) << address->str();
+        }
+    }
+    const auto refused = request(*two, there, *got.begin());
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::Busy);
+    EXPECT_NE(refused.error().message.find("host0"), std::string::npos) << refused.error().message;
+
+    const auto pools = two->sharedPools();
+    ASSERT_TRUE(pools && pools->size() == 1);
+    EXPECT_EQ(pools->front().gateway, ip("10.32.0.1"));
+    size_t blocks = 0;
+    for (const auto& holder : pools->front().holders) {
+        EXPECT_TRUE(holder.alive) << holder.host;
+        blocks += holder.blocks;
+    }
+    EXPECT_EQ(blocks, 32U);
+}
+
+TEST_F(ClusterIpamTest, KeepsTheBookOfNetworks) {
+    hosts.emplace(1);
+    auto ipam = make(0);
+    const PoolId pool = requestPool(*ipam, "10.32.0.0/24");
+    const IpAddress address = request(*ipam, pool).value().address();
+    const NetworkId network("net");
+    const EndpointId endpoint("endpoint");
+    const std::vector<IpAddress> reserved{ip("10.32.0.1"), ip("10.32.0.7")};
+    PoolBook& book = *ipam;
+    EXPECT_FALSE(book.attachPool(network, "LocalDefault", prefix("10.32.0.0/24"), reserved).value());
+    EXPECT_TRUE(book.attachPool(network, kOverlayLocalAddressSpace, prefix("10.32.0.0/24"), reserved).value());
+    EXPECT_TRUE(book.bindLease(network, address, endpoint));
+    EXPECT_TRUE(ipam->releaseAddress(pool, address));  // a stray one: the endpoint lives
+    EXPECT_EQ(request(*ipam, pool, address).error().code, ErrorCode::Busy);
+    EXPECT_EQ(request(*ipam, pool, ip("10.32.0.7")).error().code, ErrorCode::Busy);
+
+    ipam.reset();
+    ipam = make(0);
+    EXPECT_TRUE(ipam->restoreBindings(network, std::vector{std::pair(address, endpoint)}));
+    EXPECT_TRUE(ipam->releaseAddress(pool, address));
+    EXPECT_EQ(request(*ipam, pool, address).error().code, ErrorCode::Busy);
+    ipam->unbindLease(network, address, endpoint);
+    EXPECT_TRUE(ipam->releaseAddress(pool, address));
+    EXPECT_EQ(request(*ipam, pool, address).value().address(), address);
+    EXPECT_TRUE(ipam->releasePool(pool));
+    EXPECT_EQ(ipam->detachForgotten({}).value(), std::vector{network});
+    EXPECT_TRUE(ipam->listPools().empty());
+}
+
+TEST_F(ClusterIpamTest, ForgetsADeadHostOnce) {
+    hosts.emplace(2);
+    auto one = make(0);
+    auto two = make(1);
+    const PoolId here = requestPool(*one, "10.33.0.0/29");
+    const PoolId there = requestPool(*two, "10.33.0.0/29");
+    ASSERT_TRUE(request(*one, here));
+    for (int i = 0; i < 3; ++i) ASSERT_TRUE(request(*two, there));
+    EXPECT_EQ(one->forgetNode("host1", true).error().code, ErrorCode::Busy);
+    EXPECT_EQ(one->forgetNode("nobody", true).error().code, ErrorCode::NotFound);
+    two.reset();
+    hosts->crash(1);
+    Result<std::string> done = makeError(ErrorCode::Busy, "");
+    // Until the cluster has noticed.
+    while (!done && done.error().code == ErrorCode::Busy) done = one->forgetNode("host1", true);
+    ASSERT_TRUE(done) << done.error().message;
+    for (int i = 0; i < 4; ++i) EXPECT_TRUE(request(*one, here)) << i;
+    EXPECT_TRUE(one->forgetNode("host1", false));
+    const auto refused = request(*one, here);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::Exhausted);
+    EXPECT_NE(refused.error().message.find("host0 holds 6 blocks"), std::string::npos) << refused.error().message;
+}
+
+// Found failing once. 5, 307: restarted, the claimant of the first ballot had forgotten whom it had met and was the
+// first on its own. 6780: a forced Forget went by half of the others while the rest had agreed on another leader.
+// 11208: a leader had counted a forgotten host's blocks and crashed before it could say so; its heir waited for ever.
+// 3244, 5199, 541, 2607: a host that is given up, joining hosts and entries that wait for each other for ever.
+TEST(PastBlockSchedules, StayFixed) {
+    for (const uint64_t seed : {5, 307, 541, 1121, 2607, 3244, 5199, 6780, 8903, 11208, 11954}) {
+        EXPECT_EQ(Schedule(seed).run(), "");
+    }
+}
+
+class BlockSchedules : public testing::TestWithParam<uint64_t> {};
+
+TEST_P(BlockSchedules, NoAddressTwiceAndProgress) {
+    if (const uint64_t seed = fromEnvironment("WEFT_SIM_SEED", 0)) {
+        if (GetParam() != 0) return;
+        ASSERT_EQ(Schedule(seed).run(), "");
+        return;
+    }
+    const uint64_t count = fromEnvironment("WEFT_SIM_SCHEDULES", 10'000) / kShards;
+    for (uint64_t i = 0; i < count; ++i) ASSERT_EQ(Schedule(1 + GetParam() + kShards * i).run(), "");
+}
+
+INSTANTIATE_TEST_SUITE_P(Shard, BlockSchedules, testing::Range<uint64_t>(0, kShards));
+
+}  // namespace
+}  // namespace weft::ipam

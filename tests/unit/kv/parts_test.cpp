@@ -1,0 +1,297 @@
+// The ideas of the protocol one by one: merge, messages, sealed boxes, streams, replay window, suspicion, queue, table.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "kv/awareness.h"
+#include "kv/broadcast_queue.h"
+#include "kv/context.h"
+#include "kv/membership.h"
+#include "kv/message.h"
+#include "kv/replay_window.h"
+#include "kv/secure_stream.h"
+#include "kv/suspicion.h"
+#include "kv/timers.h"
+#include "tests/unit/kv/simulator.h"
+
+namespace weft::kv {
+namespace {
+
+using namespace std::chrono_literals;
+using sim::SeededRandom;
+
+Row randomRow(Random& random) {  // few values, so that ties are common
+    Row row{.owner = NodeId{{1}}, .key = "k", .version = random.below(3), .deleted = random.below(2) == 0};
+    if (!row.deleted) row.value = std::string(1, static_cast<char>('a' + random.below(2)));
+    row.signature[0] = static_cast<uint8_t>(random.below(2));
+    if (row.deleted) row.ageSeconds = static_cast<uint32_t>(random.below(3));
+    return row;
+}
+
+TEST(Merge, IsCommutativeAssociativeIdempotent) {
+    SeededRandom random(1);
+    for (int i = 0; i < 20'000; ++i) {
+        const Row a = randomRow(random), b = randomRow(random), c = randomRow(random);
+        ASSERT_EQ(merge(a, b), merge(b, a));
+        ASSERT_EQ(merge(merge(a, b), c), merge(a, merge(b, c)));
+        ASSERT_EQ(merge(a, a), a);
+        ASSERT_EQ(merge(merge(a, b), b), merge(a, b));
+    }
+}
+
+TEST(Table, AppliesLikeMergeInAnyOrder) {
+    SeededRandom random(2);
+    ManualClock clock;
+    for (int i = 0; i < 2000; ++i) {
+        std::vector<Row> rows(1 + random.below(6));
+        for (Row& row : rows) row = randomRow(random);
+        Row expected = rows[0];
+        for (const Row& row : rows) expected = merge(expected, row);
+        for (int order = 0; order < 3; ++order) {
+            for (size_t k = rows.size(); k > 1; --k) std::swap(rows[k - 1], rows[random.below(k)]);
+            Table table(clock, 1h);
+            for (const Row& row : rows) table.apply(row);
+            ASSERT_EQ(table.rowsAt(expected.owner, Table::hashKey("k")), std::vector{expected});
+        }
+    }
+}
+
+TEST(Table, TombstonesRetireThenGo) {
+    ManualClock clock;
+    Table table(clock, 800s);
+    const NodeId owner{{1}};
+    table.apply({.owner = owner, .key = "k", .version = 1, .value = "v"});
+    table.apply({.owner = owner, .key = "k", .version = 2, .deleted = true});
+    EXPECT_NE(table.digest(owner), 0U);
+    clock.advance(701s);
+    table.collectTombstones();
+    EXPECT_EQ(table.digest(owner), 0U);                                                   // no longer told
+    EXPECT_FALSE(table.apply({.owner = owner, .key = "k", .version = 1, .value = "v"}));  // still refused
+    clock.advance(100s);
+    table.collectTombstones();
+    EXPECT_EQ(table.size(), 0U);
+    EXPECT_FALSE(table.apply({.owner = owner, .key = "k", .version = 2, .deleted = true, .ageSeconds = 700}));
+}
+
+TEST(Table, WatchesByPrefixSurviveReentry) {
+    ManualClock clock;
+    Table table(clock, 1h);
+    const NodeId owner{{1}};
+    std::vector<std::string> seen;
+    WatchId id = 0;
+    id = table.watch("ep/", [&](RowEvent, const Row& row) {
+        seen.push_back(row.key);
+        if (row.key == "ep/1") table.apply({.owner = owner, .key = "ep/2", .version = 2});
+        if (row.key == "ep/2") table.unwatch(id);
+    });
+    table.apply({.owner = owner, .key = "other", .version = 1});
+    table.apply({.owner = owner, .key = "ep/1", .version = 1});
+    table.apply({.owner = owner, .key = "ep/3", .version = 3});
+    EXPECT_THAT(seen, testing::ElementsAre("ep/1", "ep/2"));
+}
+
+TEST(Messages, SurviveTheWireAndEveryCutIsMalformed) {
+    MemberRecord record{.name = "host", .address = {*IpAddress::parse("2001:db8::1"), 7950}, .incarnation = 7};
+    const std::vector<Message> all{
+        Ping{1, NodeId{{2}}, 3},
+        PingRequest{1, NodeId{{2}}, {*IpAddress::parse("192.0.2.1"), 7950}},
+        Ack{1, 2},
+        Nack{1},
+        record,
+        SuspectNotice{NodeId{{1}}, 2, NodeId{{3}}},
+        DeadNotice{NodeId{{1}}, 2, NodeId{{3}}},
+        Row{.owner = NodeId{{1}}, .key = "k", .version = 2, .value = "v"},
+        Row{.owner = NodeId{{1}}, .key = "k", .version = 2, .deleted = true, .ageSeconds = 9},
+    };
+    for (const Message& message : all) {
+        const Bytes bytes = encode(message);
+        Message read;
+        Reader whole(bytes);
+        ASSERT_EQ(decodeNext(whole, read), Decoded::Ok);
+        EXPECT_EQ(read, message);
+        EXPECT_EQ(decodeNext(whole, read), Decoded::End);
+        for (size_t cut = 1; cut < bytes.size(); ++cut) {
+            Reader in(BytesView(bytes).first(cut));
+            EXPECT_EQ(decodeNext(in, read), Decoded::Malformed);
+        }
+        Bytes longer = bytes;  // a body with a byte too many
+        longer.push_back(0);
+        longer[2] = static_cast<uint8_t>(longer[2] + 1);
+        Reader in(longer);
+        EXPECT_EQ(decodeNext(in, read), Decoded::Malformed);
+    }
+}
+
+TEST(Messages, LargestRowFitsTheSmallestIpv6Packet) {
+    const Row row{.owner = NodeId{{1}}, .key = "k", .version = 1, .value = std::string(kMaxRowBytes - 1, 'x')};
+    EXPECT_LE(Keyring::kOverhead + 28 + encode(row).size(), 1280U - 48U);
+}
+
+TEST(Keys, ParseNamesTheLine) {
+    const Key key = Key::generate();
+    const auto ring = Keyring::parse("# weft\n\n" + key.base64() + "  # first\r\n");
+    ASSERT_TRUE(ring);
+    EXPECT_EQ(ring->primary(), key.id());
+    const auto broken = Keyring::parse(key.base64() + "\nnonsense\n");
+    ASSERT_FALSE(broken);
+    EXPECT_THAT(broken.error().message, testing::StartsWith("line 2"));
+}
+
+TEST(Keys, EveryFlippedBitIsNoticed) {
+    SeededRandom random(1);
+    Keyring ring;
+    ASSERT_TRUE(ring.add(Key{{1}}));
+    Bytes box, plain;
+    ring.seal(random, asBytes("context"), asBytes("hello"), box);
+    ASSERT_EQ(ring.open(box, asBytes("context"), plain), Keyring::Opened::Ok);
+    EXPECT_EQ(std::string(plain.begin(), plain.end()), "hello");
+    EXPECT_EQ(ring.open(box, asBytes("other"), plain), Keyring::Opened::Forged);
+    for (size_t bit = 0; bit < box.size() * 8; ++bit) {
+        Bytes bent = box;
+        bent[bit / 8] = static_cast<uint8_t>(bent[bit / 8] ^ (1 << (bit % 8)));
+        EXPECT_NE(ring.open(bent, asBytes("context"), plain), Keyring::Opened::Ok) << bit;
+    }
+}
+
+TEST(Keys, TheRingKeepsItsPrimary) {
+    Keyring ring;
+    const Key first{{1}}, second{{2}};
+    ASSERT_TRUE(ring.add(first));
+    ASSERT_TRUE(ring.add(second));
+    EXPECT_EQ(ring.remove(first.id()).error().code, ErrorCode::Busy);
+    ASSERT_TRUE(ring.use(second.id()));
+    ASSERT_TRUE(ring.remove(first.id()));
+    EXPECT_THAT(ring.keys(), testing::ElementsAre(second));
+    EXPECT_EQ(ring.use(first.id()).error().code, ErrorCode::NotFound);
+}
+
+TEST(Ed25519, SignsForItsOwnKeyOnly) {
+    const Ed25519Signer a({1}), b({2});
+    const Signature signature = a.sign(asBytes("row"));
+    EXPECT_TRUE(b.verify(a.publicKey(), asBytes("row"), signature));
+    EXPECT_FALSE(b.verify(b.publicKey(), asBytes("row"), signature));
+    EXPECT_FALSE(b.verify(a.publicKey(), asBytes("wor"), signature));
+}
+
+TEST(SecureStream, RecordedStreamPlayedBackFailsAtItsFirstFrame) {
+    SeededRandom random(1);
+    Keyring ring;
+    ASSERT_TRUE(ring.add(Key{{1}}));
+    Bytes toServer, toClient;
+    const auto into = [](Bytes& bytes) {
+        return [&bytes](BytesView view) { bytes.insert(bytes.end(), view.begin(), view.end()); };
+    };
+    auto client = SecureStream::initiate(ring, random, "weft", NodeId{{1}}, StreamPurpose::Sync, into(toServer));
+    auto server = SecureStream::accept(ring, random, "weft", NodeId{{2}}, into(toClient));
+    int frames = 0;
+    const auto count = [&](BytesView) { return ++frames, true; };
+    for (const uint8_t byte : toServer) ASSERT_TRUE(server.receive({&byte, 1}, count));  // however it is cut
+    ASSERT_TRUE(client.receive(toClient, count));
+    EXPECT_EQ(server.peer(), NodeId{{1}});
+    EXPECT_EQ(client.peer(), NodeId{{2}});
+    const size_t hello = toServer.size();
+    client.send(asBytes("one"));
+    client.send(Bytes(SecureStream::kMaxFrameBytes));
+    ASSERT_TRUE(server.receive(BytesView(toServer).subspan(hello), count));
+    EXPECT_EQ(frames, 2);
+
+    Bytes answer;
+    auto victim = SecureStream::accept(ring, random, "weft", NodeId{{2}}, into(answer));
+    EXPECT_FALSE(victim.receive(toServer, count));
+    EXPECT_EQ(frames, 2);
+    // An announced length beyond the limit is refused before anything is gathered.
+    auto other = SecureStream::accept(ring, random, "weft", NodeId{{2}}, into(answer));
+    const Bytes huge{0x7f, 0xff, 0xff, 0xff};
+    EXPECT_FALSE(other.receive(huge, count));
+}
+
+TEST(ReplayWindow, TakesEachNumberOnce) {
+    ReplayWindow window;
+    EXPECT_TRUE(window.accept(1, 5));
+    EXPECT_FALSE(window.accept(1, 5));
+    EXPECT_TRUE(window.accept(1, 3));
+    EXPECT_FALSE(window.accept(1, 3));
+    EXPECT_TRUE(window.accept(1, 5 + ReplayWindow::kSize));
+    EXPECT_FALSE(window.accept(1, 5));  // too old to tell
+    EXPECT_TRUE(window.accept(1, 6));
+    EXPECT_TRUE(window.accept(2, 1));  // restarted
+    EXPECT_FALSE(window.accept(1, 1'000'000));
+}
+
+TEST(Suspicion, ShrinksWithWitnesses) {
+    Config config;
+    const Clock::Monotonic start{};
+    Suspicion suspicion(config, 10, NodeId{{1}}, start);
+    EXPECT_EQ(suspicion.deadline() - start, 24s);
+    EXPECT_FALSE(suspicion.confirm(NodeId{{1}}));
+    EXPECT_TRUE(suspicion.confirm(NodeId{{2}}));
+    EXPECT_LT(suspicion.deadline() - start, 12s);
+    EXPECT_TRUE(suspicion.confirm(NodeId{{3}}));
+    EXPECT_EQ(suspicion.deadline() - start, 4s);
+    EXPECT_FALSE(suspicion.confirm(NodeId{{4}}));
+    // Nobody else could confirm: no waiting for it.
+    EXPECT_EQ(Suspicion(config, 2, NodeId{{1}}, start).deadline() - start, 4s);
+}
+
+TEST(BroadcastQueue, FewestSentFirstAndReplacedByName) {
+    BroadcastQueue queue(3);
+    queue.push("a", {1}, false);
+    queue.push("b", {2}, false);
+    queue.push("a", {3}, false);
+    EXPECT_EQ(queue.size(), 2U);
+    EXPECT_THAT(queue.take(1, 2), testing::ElementsAre(Bytes{3}));  // newest
+    EXPECT_THAT(queue.take(1, 2), testing::ElementsAre(Bytes{2}));
+    queue.push("u", {4}, true);
+    EXPECT_THAT(queue.take(3, 2), testing::ElementsAre(Bytes{4}, Bytes{3}, Bytes{2}));
+    EXPECT_EQ(queue.size(), 1U);  // the others were sent twice
+    for (uint8_t i = 0; i < 9; ++i) queue.push("r" + std::to_string(i), {i}, false);
+    EXPECT_EQ(queue.size(), 3U);
+    EXPECT_TRUE(queue.contains("u"));
+    EXPECT_EQ(BroadcastQueue::transmitLimit(4, 1000), 16);
+}
+
+TEST(Awareness, StaysWithinItsBounds) {
+    Awareness awareness(8);
+    awareness.apply(-1);
+    EXPECT_EQ(awareness.scale(1s), 1s);
+    awareness.apply(100);
+    EXPECT_EQ(awareness.scale(1s), 8s);
+}
+
+TEST(Membership, HearsOfAnotherRunOfItsIdentity) {
+    const Ed25519Signer signer(Ed25519Signer::generateSeed());
+    const ManualClock clock;
+    SystemRandom random;
+    uint32_t outdated = 0;
+    const Membership::Events events{.changed = [](const Member&, std::optional<MemberState>) {},
+                                    .forgotten = [](const Member&) {},
+                                    .broadcast = [](const NodeId&, const Message&) {},
+                                    .refuted = [] {},
+                                    .epochOutdated = [&outdated](uint32_t epoch) { outdated = epoch; }};
+    const auto context = [&](uint16_t port) {
+        Config config;
+        config.advertise = {*IpAddress::parse("192.0.2.1"), port};
+        return Context{config, clock, random, signer, Timers(clock), {}};
+    };
+    Context here = context(1);
+    Context there = context(2);
+    Membership original(here, 7, events);
+    Membership clone(there, 7, events);
+    ASSERT_NE(original.self().record.incarnation, clone.self().record.incarnation);
+    original.applyRecord(original.self().record);
+    clone.applyRecord(clone.self().record);
+    EXPECT_EQ(outdated, 0U) << "its own word";
+    const bool behind = original.self().record.incarnation < clone.self().record.incarnation;
+    Membership& lower = behind ? original : clone;
+    Membership& higher = behind ? clone : original;
+    higher.applyRecord(lower.self().record);
+    EXPECT_EQ(outdated, 0U) << "an older word";
+    MemberRecord forged = higher.self().record;
+    forged.address.port = 3;
+    lower.applyRecord(forged);
+    EXPECT_EQ(outdated, 0U) << "not signed";
+    lower.applyRecord(higher.self().record);
+    EXPECT_EQ(outdated, 7U);
+}
+
+}  // namespace
+}  // namespace weft::kv

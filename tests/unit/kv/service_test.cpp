@@ -1,0 +1,502 @@
+// kv::Service over real sockets on loopback, real files and a real database.
+#include "kv/service.h"
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <random>
+#include <thread>
+
+#include "base/unique_fd.h"
+#include "kv/database_storage.h"
+
+namespace weft::kv {
+
+namespace {
+
+using namespace std::chrono_literals;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+// Generous: a loaded machine is slow, a right answer comes within milliseconds.
+bool eventually(const std::function<bool()>& holds) {
+    const auto limit = std::chrono::steady_clock::now() + 15s;
+    while (!holds()) {
+        if (std::chrono::steady_clock::now() > limit) return false;
+        std::this_thread::sleep_for(5ms);
+    }
+    return true;
+}
+
+class ServiceTest : public testing::Test {
+protected:
+    // One host: its directory, and what a daemon there would hold.
+    struct Host {
+        ServiceConfig config;
+        Metrics metrics;
+        std::unique_ptr<Database> database;
+        std::unique_ptr<Service> service;
+
+        Result<void> start() {
+            const std::array components{Service::schema()};
+            WEFT_ASSIGN(database, Database::open(config.stateDir + "/weft.db", components));
+            WEFT_ASSIGN(service, Service::start(config, *database, metrics));
+            return {};
+        }
+        void stop() {
+            service.reset();
+            database.reset();
+        }
+    };
+
+    void SetUp() override {
+        std::string name = "/tmp/weft-service-XXXXXX";
+        ASSERT_NE(::mkdtemp(name.data()), nullptr);
+        directory_ = name;
+    }
+    void TearDown() override { std::filesystem::remove_all(directory_); }
+
+    // Its seed is the first one made.
+    Host& make(const std::string& name, const Key& key, const std::string& address = "127.0.0.1") {
+        auto host = std::make_unique<Host>();
+        host->config.nodeName = name;
+        host->config.cluster = "test";
+        host->config.stateDir = directory_ / name;
+        std::filesystem::create_directory(host->config.stateDir);
+        host->config.bind = address + ":0";
+        host->config.keyFile = host->config.stateDir + "/cluster.key";
+        writeKey(*host, key.base64() + "\n");
+        if (!hosts_.empty()) host->config.join = {hosts_.front()->service->advertised().str()};
+        hosts_.push_back(std::move(host));
+        return *hosts_.back();
+    }
+    Host& started(const std::string& name, const Key& key) {
+        Host& host = make(name, key);
+        const auto done = host.start();
+        EXPECT_TRUE(done) << done.error().message;
+        // The same port at the next start, as on a real host.
+        host.config.bind = host.service->advertised().str();
+        return host;
+    }
+    static bool warns(Host& host, const char* what) {
+        return eventually([&] {
+            const auto lines = host.service->warnings();
+            return std::any_of(lines.begin(), lines.end(),
+                               [what](const std::string& line) { return line.find(what) != std::string::npos; });
+        });
+    }
+    static size_t rows(Host& host, const std::string& prefix) {
+        size_t count = 0;
+        EXPECT_TRUE(host.service->call([&](Node& node) { count = node.table().list(prefix).size(); }));
+        return count;
+    }
+    static KeyId primary(Host& host) {
+        const auto ring = host.service->keys();
+        return ring ? ring->front().id : 0;
+    }
+    static void writeKey(const Host& host, const std::string& text) {
+        std::ofstream(host.config.keyFile) << text;
+        ::chmod(host.config.keyFile.c_str(), 0600);
+    }
+    static std::string readKey(const Host& host) {
+        std::ifstream in(host.config.keyFile);
+        return {std::istreambuf_iterator<char>(in), {}};
+    }
+
+    static size_t living(Host& host) {
+        size_t count = 0;
+        EXPECT_TRUE(host.service->call([&count](Node& node) {
+            for (const Member& member : node.members()) count += member.gone() ? 0U : 1U;
+        }));
+        return count;
+    }
+    static bool sees(Host& host, const std::string& key, const std::string& value) {
+        bool found = false;
+        EXPECT_TRUE(host.service->call([&](Node& node) {
+            for (const Row& row : node.table().list(key)) found = found || row.value == value;
+        }));
+        return found;
+    }
+    static uint64_t counter(Host& host, uint64_t Counters::*field) {
+        uint64_t value = 0;
+        EXPECT_TRUE(host.service->call([&](Node& node) { value = node.counters().*field; }));
+        return value;
+    }
+    bool allKnowAll() {
+        return std::all_of(hosts_.begin(), hosts_.end(),
+                           [this](const auto& host) { return living(*host) == hosts_.size(); });
+    }
+
+    std::filesystem::path directory_;
+    std::vector<std::unique_ptr<Host>> hosts_;
+    const Key key_ = Key::generate();
+};
+
+}  // namespace
+
+TEST_F(ServiceTest, ThreeFindEachOtherAndShareRows) {
+    Host& one = started("one", key_);
+    Host& two = started("two", key_);
+    Host& three = started("three", key_);
+    ASSERT_TRUE(eventually([this] { return allKnowAll(); }));
+    ASSERT_TRUE(put(*two.service, "test/greeting", "hello"));
+    ASSERT_TRUE(eventually([&] { return sees(one, "test/", "hello") && sees(three, "test/", "hello"); }));
+    ASSERT_TRUE(erase(*two.service, "test/greeting"));
+    ASSERT_TRUE(eventually([&] { return !sees(one, "test/", "hello") && !sees(three, "test/", "hello"); }));
+    EXPECT_THAT(one.service->warnings(), IsEmpty());
+    EXPECT_TRUE(eventually(
+        [&] { return one.metrics.render().find("weft_gossip_members{state=\"alive\"} 3") != std::string::npos; }));
+    EXPECT_THAT(one.metrics.render(), HasSubstr("weft_gossip_packets_sent_total"));
+}
+
+TEST_F(ServiceTest, SpeaksIPv6) {
+    for (const char* name : {"one", "two"}) ASSERT_TRUE(make(name, key_, "[::1]").start());
+    ASSERT_TRUE(eventually([this] { return allKnowAll(); }));
+    EXPECT_TRUE(hosts_[0]->service->advertised().ip.isV6());
+}
+
+TEST_F(ServiceTest, AdvertisesThePortItIsBoundTo) {
+    Host& one = make("one", key_, "0.0.0.0");
+    one.config.advertise = "127.0.0.1";
+    ASSERT_TRUE(one.start());
+    EXPECT_NE(one.service->advertised().port, kDefaultPort);
+    started("two", key_);
+    ASSERT_TRUE(eventually([this] { return allKnowAll(); }));
+}
+
+TEST_F(ServiceTest, ASeedMayBeAName) {
+    Host& one = started("one", key_);
+    Host& two = make("two", key_);
+    const std::string nobody(70, 'x');  // longer than a label may be: fails without asking a server
+    two.config.join = {"localhost:" + std::to_string(one.service->advertised().port), nobody};
+    ASSERT_TRUE(two.start());
+    ASSERT_TRUE(eventually([this] { return allKnowAll(); }));
+    EXPECT_TRUE(warns(two, "does not resolve"));
+    EXPECT_THAT(two.service->warnings(), testing::SizeIs(1));
+}
+
+TEST_F(ServiceTest, ALargeTableComesOverInOneExchange) {
+    constexpr size_t kRows = 3000;
+    Host& one = started("one", key_);
+    ASSERT_TRUE(one.service->call([](Node& node) {
+        for (size_t i = 0; i < kRows; ++i) {
+            node.put("test/" + std::to_string(i), std::string(500, 'x'), [](const Result<void>&) {});
+        }
+    }));
+    ASSERT_TRUE(eventually([&] { return rows(one, "test/") == kRows; }));
+    Host& two = started("two", key_);
+    EXPECT_TRUE(eventually([&] { return rows(two, "test/") == kRows; }));
+    EXPECT_LE(counter(two, &Counters::syncsStarted), 3U);
+}
+
+TEST_F(ServiceTest, CallsFromManyThreadsEndWithTheService) {
+    Host& one = started("one", key_);
+    started("two", key_);
+    ASSERT_TRUE(eventually([this] { return allKnowAll(); }));
+    std::atomic<int> served{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; ++i) {
+        threads.emplace_back([&one, &served, i] {
+            Service& service = *one.service;
+            for (int n = 0;; ++n) {
+                const auto done = put(service, "test/" + std::to_string(i), std::to_string(n));
+                [[maybe_unused]] const auto lines = service.warnings();
+                [[maybe_unused]] const auto ring = service.keys();
+                service.post([](Node&) {});
+                if (!done) {
+                    EXPECT_EQ(done.error().code, ErrorCode::Unavailable) << done.error().message;
+                    return;
+                }
+                ++served;
+            }
+        });
+    }
+    EXPECT_TRUE(eventually([&] { return served > 20; }));
+    one.service->leave(5s);
+    for (std::thread& thread : threads) thread.join();
+}
+
+TEST_F(ServiceTest, ARestartKeepsIdentityAndRows) {
+    Host& one = started("one", key_);
+    Host& two = started("two", key_);
+    ASSERT_TRUE(put(*two.service, "test/kept", "yes"));
+    ASSERT_TRUE(eventually([&] { return sees(one, "test/", "yes"); }));
+    const NodeId before = two.service->id();
+    two.config.join.clear();  // members are remembered: a restart needs no seed
+    // As when killed: nothing is said to the others.
+    two.stop();
+    ASSERT_TRUE(two.start());
+    EXPECT_EQ(two.service->id(), before);
+    EXPECT_TRUE(sees(two, "test/", "yes"));
+    ASSERT_TRUE(put(*two.service, "test/second", "too"));
+    ASSERT_TRUE(eventually([&] { return sees(one, "test/", "too") && living(one) == 2; }));
+    EXPECT_THAT(one.service->warnings(), IsEmpty());
+}
+
+TEST_F(ServiceTest, WhoLeavesIsGoneAtOnce) {
+    Host& one = started("one", key_);
+    Host& two = started("two", key_);
+    ASSERT_TRUE(put(*two.service, "test/row", "x"));
+    ASSERT_TRUE(eventually([&] { return sees(one, "test/", "x"); }));
+    two.service->leave(5s);
+    ASSERT_TRUE(eventually([&] { return living(one) == 1 && !sees(one, "test/", "x"); }));
+    EXPECT_EQ(two.service->call([](Node&) {}).error().code, ErrorCode::Unavailable);
+    EXPECT_EQ(put(*two.service, "a", "b").error().code, ErrorCode::Unavailable);
+}
+
+TEST_F(ServiceTest, AnotherKeyNeverJoins) {
+    Host& one = started("one", key_);
+    Host& stranger = started("stranger", Key::generate());
+    ASSERT_TRUE(eventually([&] { return counter(stranger, &Counters::syncsStarted) > 0; }));
+    ASSERT_TRUE(eventually([&] { return counter(stranger, &Counters::streamsFailed) > 0; }));
+    EXPECT_EQ(living(one), 1U);
+    EXPECT_EQ(living(stranger), 1U);
+    EXPECT_THAT(stranger.service->warnings(), testing::ElementsAre(HasSubstr("no member answers at the seed")));
+}
+
+TEST_F(ServiceTest, AnotherClusterNameNeverJoins) {
+    Host& one = started("one", key_);
+    Host& other = make("other", key_);
+    other.config.cluster = "another";
+    ASSERT_TRUE(other.start());
+    ASSERT_TRUE(eventually([&] { return counter(other, &Counters::streamsFailed) > 0; }));
+    EXPECT_EQ(living(one), 1U);
+    EXPECT_EQ(living(other), 1U);
+}
+
+TEST_F(ServiceTest, KeysRotateWithoutAGap) {
+    Host& one = started("one", key_);
+    Host& two = started("two", key_);
+    Host& three = started("three", key_);
+    ASSERT_TRUE(eventually([this] { return allKnowAll(); }));
+    const Key fresh = Key::generate();
+    const auto everybody = [this](size_t keys, KeyId primary) {
+        return eventually([&] {
+            return std::all_of(hosts_.begin(), hosts_.end(), [&](const auto& host) {
+                const auto ring = host->service->keys();
+                return ring && ring->size() == keys && ring->front().id == primary && ring->front().primary;
+            });
+        });
+    };
+    // Retried where others may not have said yet that they have it.
+    const auto soon = [](const std::function<Result<void>()>& change) {
+        return eventually([&] {
+            const auto done = change();
+            EXPECT_TRUE(done || done.error().code == ErrorCode::Busy) << done.error().message;
+            return done.has_value();
+        });
+    };
+    EXPECT_EQ(one.service->useKey(fresh.id()).error().code, ErrorCode::NotFound);
+    ASSERT_TRUE(one.service->addKey(fresh));
+    ASSERT_TRUE(one.service->addKey(fresh));
+    ASSERT_TRUE(everybody(2, key_.id()));
+    ASSERT_TRUE(soon([&] { return two.service->useKey(fresh.id()); }));
+    ASSERT_TRUE(everybody(2, fresh.id()));
+    EXPECT_EQ(three.service->removeKey(fresh.id()).error().code, ErrorCode::Busy);
+    ASSERT_TRUE(soon([&] { return three.service->removeKey(key_.id()); }));
+    ASSERT_TRUE(everybody(1, fresh.id()));
+    EXPECT_TRUE(allKnowAll());
+    for (const auto& host : hosts_) {
+        EXPECT_THAT(readKey(*host), HasSubstr(fresh.base64()));
+        EXPECT_THAT(readKey(*host), testing::Not(HasSubstr(key_.base64())));
+        EXPECT_EQ(counter(*host, &Counters::unknownKey), 0U);
+    }
+    // A host that was away during a change takes it over when it is back, if its old key still opens something.
+    const Key third = Key::generate();
+    three.stop();
+    ASSERT_TRUE(one.service->addKey(third));
+    ASSERT_TRUE(three.start());
+    ASSERT_TRUE(everybody(2, fresh.id()));
+}
+
+TEST_F(ServiceTest, AHostWithAnOldFileDoesNotUndoARotation) {
+    Host& one = started("one", key_);
+    const Key fresh = Key::generate();
+    ASSERT_TRUE(one.service->addKey(fresh));
+    ASSERT_TRUE(one.service->useKey(fresh.id()));
+    Host& two = started("two", key_);
+    ASSERT_TRUE(eventually([&] { return two.service->keys()->size() == 2; }));
+    EXPECT_EQ(two.service->keys()->front().id, fresh.id());
+    EXPECT_EQ(one.service->keys()->front().id, fresh.id());
+}
+
+TEST_F(ServiceTest, AFileChangedByHandIsTheClustersLatestWish) {
+    Host& one = started("one", key_);
+    Host& two = started("two", key_);
+    ASSERT_TRUE(eventually([this] { return allKnowAll(); }));
+    const Key fresh = Key::generate();
+    one.stop();
+    writeKey(one, key_.base64() + "\n" + fresh.base64() + "\n");
+    ASSERT_TRUE(one.start());
+    EXPECT_TRUE(eventually([&] { return two.service->keys()->size() == 2; }));
+}
+
+TEST_F(ServiceTest, AKillWhileTheFileIsWrittenIsNoChangeByHand) {
+    Host& one = started("one", key_);
+    Host& two = started("two", key_);
+    ASSERT_TRUE(eventually([this] { return allKnowAll(); }));
+    two.service->leave(5s);
+    const Key fresh = Key::generate();
+    ASSERT_TRUE(one.service->addKey(fresh));
+    // As if `two` had taken that over and died before its database said so.
+    const auto added = DatabaseStorage::readSetting(*one.database, "keyring");
+    ASSERT_TRUE(added);
+    ASSERT_TRUE(DatabaseStorage::writeSetting(*two.database, "keyring-intent", *added));
+    writeKey(two, key_.base64() + "\n" + fresh.base64() + "\n");
+    two.stop();
+    ASSERT_TRUE(eventually([&] { return one.service->useKey(fresh.id()).has_value(); }));
+    ASSERT_TRUE(two.start());
+    EXPECT_EQ(two.service->keys()->size(), 2U);
+    EXPECT_TRUE(eventually([&] { return primary(two) == fresh.id(); }));
+    EXPECT_EQ(primary(one), fresh.id());
+}
+
+TEST_F(ServiceTest, RefusesWithAWordOnWhatToDo) {
+    Host& host = make("host", key_);
+    const auto refused = [&](const char* what) {
+        const auto done = host.start();
+        ASSERT_FALSE(done) << what;
+        EXPECT_THAT(done.error().message, HasSubstr(what));
+        host.stop();
+    };
+    ::chmod(host.config.keyFile.c_str(), 0640);
+    refused("chmod 600");
+    writeKey(host, "# nothing\n");
+    refused("weftctl key generate");
+    writeKey(host, "nonsense\n");
+    refused("line 1");
+    std::filesystem::remove(host.config.keyFile);
+    refused("weftctl key generate");
+    writeKey(host, key_.base64() + "\n");
+    host.config.bind = "192.0.2.77:0";
+    refused("no address of this host");
+    host.config.bind = "127.0.0.1:0";
+    host.config.join = {"[::1"};
+    refused("--join");
+    host.config.join.clear();
+    host.config.nodeName = std::string(65, 'x');
+    refused("--node-name");
+    host.config.nodeName = "host";
+    const std::string identity = host.config.stateDir + "/node.key";
+    ::chmod(identity.c_str(), 0644);
+    refused("chmod 600");
+    ::chmod(identity.c_str(), 0600);
+    if (::geteuid() == 0) {
+        ASSERT_EQ(::chown(identity.c_str(), 65534, 65534), 0);
+        refused("chown root");
+        ASSERT_EQ(::chown(identity.c_str(), 0, 0), 0);
+    }
+    std::ofstream(identity) << "half a key";
+    refused("no node key");
+    std::filesystem::remove(identity);
+    ASSERT_TRUE(host.start());
+    Host& second = make("second", key_);
+    second.config.bind = host.service->advertised().str();
+    const auto done = second.start();
+    ASSERT_FALSE(done);
+    EXPECT_THAT(done.error().message, HasSubstr("another program has the port"));
+}
+
+TEST_F(ServiceTest, AloneWithoutAKeyFile) {
+    Host& host = make("alone", key_);
+    host.config.keyFile.clear();
+    ASSERT_TRUE(host.start());
+    EXPECT_TRUE(host.service->alone());
+    EXPECT_FALSE(host.service->advertised().ip.isAny());
+    ASSERT_TRUE(put(*host.service, "test/row", "x"));
+    host.stop();
+    ASSERT_TRUE(host.start());
+    EXPECT_TRUE(sees(host, "test/", "x"));
+    EXPECT_EQ(host.service->addKey(key_).error().code, ErrorCode::Unsupported);
+    EXPECT_THAT(host.service->warnings(), IsEmpty());
+    host.service->leave(5s);
+    host.stop();
+    host.config.join = {"127.0.0.1"};
+    ASSERT_TRUE(host.start());
+    EXPECT_TRUE(warns(host, "--join without --key-file"));
+}
+
+TEST_F(ServiceTest, TwoOfOneNameAreToldApartLoudly) {
+    Host& one = started("same", key_);
+    Host& two = make("other", key_);
+    two.config.nodeName = "same";
+    ASSERT_TRUE(two.start());
+    ASSERT_TRUE(eventually([this] { return allKnowAll(); }));
+    EXPECT_THAT(one.service->warnings(), testing::ElementsAre(HasSubstr("several nodes are called same")));
+}
+
+TEST_F(ServiceTest, AClonedHostIsToldLoudly) {
+    Host& one = started("one", key_);
+    Host& two = started("two", key_);
+    ASSERT_TRUE(eventually([this] { return allKnowAll(); }));
+    two.stop();
+    Host& clone = make("clone", key_);
+    clone.config.nodeName = "two";
+    std::filesystem::copy(two.config.stateDir, clone.config.stateDir,
+                          std::filesystem::copy_options::overwrite_existing | std::filesystem::copy_options::recursive);
+    // The original is one life ahead, so the clone hears of it when it joins. In the same life either hears at its next
+    // exchange: parts_test.
+    ASSERT_TRUE(two.start());
+    two.stop();
+    ASSERT_TRUE(two.start());
+    ASSERT_TRUE(put(*two.service, "test/ahead", "yes"));
+    ASSERT_TRUE(eventually([&] { return sees(one, "test/", "yes"); }));
+    ASSERT_TRUE(clone.start());
+    EXPECT_EQ(two.service->id(), clone.service->id());
+    EXPECT_TRUE(warns(clone, "another node uses this node's identity"));
+    EXPECT_EQ(living(one), 2U);
+}
+
+TEST_F(ServiceTest, FloodsDoNoHarm) {
+    Host& one = started("one", key_);
+    Host& two = started("two", key_);
+    ASSERT_TRUE(eventually([this] { return allKnowAll(); }));
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(one.service->advertised().port);
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const auto* name = reinterpret_cast<const sockaddr*>(&to);
+    std::mt19937 random(1);
+    const UniqueFd udp(::socket(AF_INET, SOCK_DGRAM, 0));
+    for (int i = 0; i < 5000; ++i) {
+        std::string packet(random() % 2000, '\0');
+        for (char& byte : packet) byte = static_cast<char>(random());
+        ::sendto(udp.get(), packet.data(), packet.size(), 0, name, sizeof(to));
+    }
+    std::vector<UniqueFd> streams;
+    for (int i = 0; i < 200; ++i) {
+        streams.emplace_back(::socket(AF_INET, SOCK_STREAM, 0));
+        ASSERT_EQ(::connect(streams.back().get(), name, sizeof(to)), 0);
+        if (i % 2 == 0) [[maybe_unused]]
+            const ssize_t sent = ::send(streams.back().get(), "junk", 4, MSG_NOSIGNAL);
+    }
+    ASSERT_TRUE(put(*two.service, "test/through", "all the same"));
+    EXPECT_TRUE(eventually([&] { return sees(one, "test/", "all the same"); }));
+    EXPECT_TRUE(eventually([&] { return counter(one, &Counters::unknownKey) > 0; }));
+    EXPECT_TRUE(eventually([&] { return counter(one, &Counters::streamsRefused) > 0; }));
+    EXPECT_EQ(living(one), 2U);
+}
+
+TEST(EndpointText, IsAnAddressWithOrWithoutAPort) {
+    for (const char* good : {"192.0.2.1", "192.0.2.1:7950", "[2001:db8::1]:7950", "[2001:db8::1]", "2001:db8::1"}) {
+        EXPECT_TRUE(checkEndpointText(good, false)) << good;
+    }
+    for (const char* name : {"host", "host.example.com:7951"}) {
+        EXPECT_TRUE(checkEndpointText(name, true)) << name;
+        EXPECT_FALSE(checkEndpointText(name, false)) << name;
+    }
+    for (const char* bad :
+         {"", ":7950", "192.0.2.1:", "192.0.2.1:99999", "[2001:db8::1", "[::1]x", "a b", "192.0.2.1:x"}) {
+        EXPECT_FALSE(checkEndpointText(bad, true)) << bad;
+    }
+}
+
+}  // namespace weft::kv
