@@ -379,8 +379,9 @@ Result<void> Daemon::startServing() {
     for (const Mode& mode : modes_) {
         WEFT_ASSIGN(ListeningSocket socket, pluginSocket(mode.name));
         const bool isOverlay = mode.driver == overlay_.get();
-        ipam::AddressManager& addresses = isOverlay ? static_cast<ipam::AddressManager&>(*sharedIpam_) : *ipam_;
-        plugins_.push_back(std::make_unique<PluginApi>(mode.name, *mode.driver, addresses, metrics_, clock_,
+        ipam::AddressManager* addresses = ipam_.get();
+        if (isOverlay) addresses = sharedIpam_.get();
+        plugins_.push_back(std::make_unique<PluginApi>(mode.name, *mode.driver, *addresses, metrics_, clock_,
                                                        mode.driver == host_.get()));
         PluginApi& plugin = *plugins_.back();
         listen(
