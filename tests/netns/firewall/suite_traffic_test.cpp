@@ -379,8 +379,8 @@ TEST_P(Traffic, ARemovedNetworkLeavesTheOthersAlone) {
 
 // Connections live on while the rules around them change, as they do on every publish.
 TEST_P(Traffic, OpenConnectionsSurviveChanges) {
-    setNetworks({Net::A});
     lab->run(Place::Host, "iptables-legacy -P FORWARD DROP; ip6tables-legacy -P FORWARD DROP");
+    setNetworks({Net::A});
     lab->run(Place::Outside, "ping -n -q -i 0.01 -c 50 192.0.2.1 > /dev/null");
     ok(firewall->setEndpoint(endpoint("a1", Net::A, bothFamilies(8080, Place::A1, 80))));
     for (const auto family : kFamilies) {
