@@ -144,10 +144,18 @@ Result<void> OverlayDriver::guard() {
 }
 
 void OverlayDriver::work() {
+    bool settling = context_.clock.now() < settled_;
     for (;;) {
-        const std::set<std::string> names = view_->takeMarked();
-        if (names.empty()) return;
-        for (const std::string& name : names) {
+        std::optional<std::chrono::nanoseconds> patience;
+        if (settling) patience = settled_ - context_.clock.now();
+        auto names = view_->takeMarked(patience);
+        if (!names) return;
+        if (settling && context_.clock.now() >= settled_) {
+            // What no host has said again goes now.
+            settling = false;
+            for (const NetworkPtr& record : context_.records.networks(kMode)) names->insert(nameOf(*record));
+        }
+        for (const std::string& name : *names) {
             const NetworkPtr record = find(name);
             if (!record) continue;
             const std::lock_guard lock(programming_);

@@ -152,7 +152,7 @@ private:
     mutable std::mutex programming_;
     std::map<NetworkId, Tunnel> tunnels_;
     firewall::Tunnel guard_;
-    Clock::Monotonic settled_;                 // until then rows of others may be on their way
+    Clock::Monotonic settled_;                 // until then rows of others may be on their way; not changed by work()
     std::map<std::string, std::string> said_;  // rows of this host: key, value
 
     std::thread worker_;

@@ -83,10 +83,16 @@ void OverlayView::mark(const std::string& network) {
     changed_.notify_all();
 }
 
-std::set<std::string> OverlayView::takeMarked() {
+std::optional<std::set<std::string>> OverlayView::takeMarked(std::optional<std::chrono::nanoseconds> patience) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return stopping_ || !marked_.empty(); });
-    return stopping_ ? std::set<std::string>() : std::exchange(marked_, {});
+    const auto wakes = [this] { return stopping_ || !marked_.empty(); };
+    if (patience) {
+        changed_.wait_for(lock, *patience, wakes);
+    } else {
+        changed_.wait(lock, wakes);
+    }
+    if (stopping_) return std::nullopt;
+    return std::exchange(marked_, {});
 }
 
 void OverlayView::stop() {

@@ -2,9 +2,11 @@
 // gone for now are not in it.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -43,8 +45,8 @@ public:
 
     // Networks to look at again; those that change are marked by themselves.
     void mark(const std::string& network);
-    // Waits for some; empty after stop().
-    std::set<std::string> takeMarked();
+    // Waits for some, at most that long when it is given; none after stop().
+    std::optional<std::set<std::string>> takeMarked(std::optional<std::chrono::nanoseconds> patience = {});
     void stop();
 
 private:
