@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""`make demo`: a Docker host in a network namespace with weftd, and what it does, shown command by command."""
+"""`make demo`: two Docker hosts in network namespaces with weftd, and what it does, shown command by command."""
 
 import shlex
 import sys
 
-from lab import IMAGE, PLUGIN_COMMAND, REPOSITORY, Lab, Plugin, sweep
+from lab import IMAGE, REPOSITORY, Container, Lab, sweep
+from overlay_cluster import Cluster
 
 BOLD, PLAIN = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
 
@@ -21,11 +22,11 @@ def show(place, prompt, *argv, stdin=None):
 
 def main():
     sweep()
-    say("A machine of its own: a namespace with a Docker Engine and weftd, and another that plays the outside")
+    say("Two machines of their own, namespaces with a Docker Engine and weftd each, and one that plays the outside")
     with Lab() as lab:
-        host = lab.add_host("demo", plugin=Plugin(PLUGIN_COMMAND))
+        host, second = Cluster(lab, 4, "nft", "auto", count=2, log_level="info").hosts
         weftctl = f"{REPOSITORY}/build/bin/weftctl"
-        print(f"the host is {host.ip}, the outside {lab.router(host)}; both end with this demo")
+        print(f"the hosts are {host.ip} and {second.ip}, the outside {lab.router(host)}; all end with this demo")
 
         say("A network and two containers, one with a published port")
         show(host, "host", "docker", "network", "create", "-d", "weft-bridge", "--ipam-driver", "weft-bridge",
@@ -50,9 +51,27 @@ def main():
         for what in ("status", "networks", "endpoints", "ports", "leases"):
             show(host, "host", weftctl, "--run-dir", "/run/weft", what)
 
-        say("Clean up: containers and network, then the whole machine")
-        show(host, "host", "docker", "rm", "-f", "server", "client")
-        show(host, "host", "docker", "network", "rm", "web")
+        say("The same over two hosts: one network, made on each")
+        for place, prompt in ((host, "host"), (second, "second")):
+            show(place, prompt, "docker", "network", "create", "-d", "weft-overlay", "--ipam-driver", "weft-overlay",
+                 "--subnet", "10.32.0.0/16", "-o", "weft.network=backend", "backend")
+        show(second, "second", "docker", "run", "-d", "--network", "backend", "--name", "database", "-p", "9090:8000",
+             IMAGE, "sh", "-c", "echo hello from another host > /index.html; exec httpd -f -p 8000 -h /")
+        show(host, "host", "docker", "run", "-d", "--network", "backend", "--name", "app", IMAGE, "sleep", "600")
+        database = Container(second, "database").ip
+
+        say("Containers reach each other from host to host, and the published port is where it was published")
+        show(host, "host", "docker", "exec", "app", "ping", "-c", "2", database)
+        show(host, "host", "docker", "exec", "app", "wget", "-qO-", f"http://{database}:8000/")
+        show(lab.outside, "outside", "curl", "-sS", f"http://{second.ip}:9090/")
+        for what in (("members",), ("overlay",), ("ping", second.name)):
+            show(host, "host", weftctl, "--run-dir", "/run/weft", *what)
+
+        say("Clean up: containers and networks, then the machines")
+        show(host, "host", "docker", "rm", "-f", "server", "client", "app")
+        show(second, "second", "docker", "rm", "-f", "database")
+        show(host, "host", "docker", "network", "rm", "web", "backend")
+        show(second, "second", "docker", "network", "rm", "backend")
     print("\nThat was weft. `make test` runs its tests, README.md says how to install it.")
     return 0
 
