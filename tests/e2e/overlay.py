@@ -10,7 +10,8 @@ host may hold anything it did not hold before.
 
 import argparse
 import itertools
-import json
+import os
+import shutil
 import signal
 import statistics
 import sys
@@ -18,7 +19,8 @@ import time
 import traceback
 
 from harness import check, equal
-from lab import IMAGE, CommandFailed, Container, Lab, NoAnswer, in_parallel, leaks, sweep, wait_for
+from lab import IMAGE, REPOSITORY, CommandFailed, Container, Lab, NoAnswer, in_parallel, keepalive_report, leaks, sweep, \
+    wait_for
 from overlay_cluster import Cluster
 
 HOSTS = 3
@@ -235,7 +237,7 @@ def killed(c):
         host.kill_plugin()
         host.start_plugin()
     wait_for(c.all_alive, "all members alive", 20)
-    report = json.loads(stream.end().splitlines()[-1])
+    report = keepalive_report(stream)
     check(not report.get("error"), f"the connection broke: {report}")
     new = c.container(net, c.hosts[2], "new")
     soon_reaches(a, "tcp", new.ip, 80, new, 3)
@@ -250,6 +252,86 @@ def rebooted(c):
     again = c.container(net, b.host, "again")
     soon_reaches(a, "tcp", again.ip, 80, again, 3)
     soon_reaches(again, "tcp", a.ip, 80, a, 3)
+
+
+@feature("all hosts lose power at once: the network is there again, and no address that was held goes twice")
+def blackout(c):
+    net = c.overlay()
+    c.one_each(net)
+    for host in c.hosts:
+        host.power_off()
+    in_parallel(*(host.reboot for host in c.hosts))
+    wait_for(c.all_alive, "all members alive", 20)
+    made = c.one_each(net, "again")
+    equal(len({one.ip for one in made}), len(made), "different addresses")
+    for a, b in pairs(made):
+        soon_reaches(a, "tcp", b.ip, 80, b, 3)
+
+
+@feature("the cluster key is exchanged from any host while a connection lasts")
+def key_exchanged(c):
+    a, b, _ = c.one_each(c.overlay())
+    stream = a.keepalive("tcp", b.ip, 80)
+
+    def keys():
+        """As every host lists them, the one that seals first; nothing while they differ."""
+        lists = [[key["id"] for key in sorted(c.ctl(host, "key", "list"), key=lambda key: not key["primary"])]
+                 for host in c.hosts]
+        return lists[0] if all(one == lists[0] for one in lists) else []
+
+    (old,) = keys()
+    c.ctl(c.hosts[0], "key", "add", c.hosts[0].run(f"{REPOSITORY}/build/bin/weftctl", "key", "generate"))
+    new = next(key for key in wait_for(lambda: len(keys()) == 2 and keys(), "every host has both keys") if key != old)
+    c.ctl(c.hosts[1], "key", "use", new)
+    wait_for(lambda: keys() == [new, old], "every host seals with the new key")
+    c.ctl(c.hosts[2], "key", "remove", old)
+    wait_for(lambda: keys() == [new], "no host has the old key")
+    c.hosts[1].kill_plugin()
+    c.hosts[1].start_plugin()  # reads the key from its file
+    wait_for(c.all_alive, "all members alive", 20)
+    report = keepalive_report(stream)
+    check(not report.get("error"), f"the connection broke: {report}")
+    late = c.container(c.overlay(), c.hosts[2], "late")
+    check(late.ip, "an address by the new key")
+
+
+@feature("a host forgotten while it is dead: its addresses go to others, and it comes back only with an empty state")
+def forgotten(c):
+    net = c.overlay()
+    keep, near, gone = c.one_each(net)
+    host, address = gone.host, gone.ip
+
+    def refused(where, *argv):
+        try:
+            where(*argv)
+        except CommandFailed as refusal:
+            return str(refusal)
+        raise AssertionError(f"{argv} was not refused")
+
+    forget = (f"{REPOSITORY}/build/bin/weftctl", "--run-dir", "/run/weft", "node", "forget", host.name)
+    check("alive" in refused(keep.host.run, *forget), "a living host was not protected")
+    host.power_off()
+    wait_for(lambda: any(member["name"] == host.name and member["state"] == "dead" for member in
+                         c.ctl(keep.host, "members")), "the host is declared dead", 30)
+    keep.host.run(*forget)
+    keep.host.run(*forget)  # twice is once
+    near.host.docker("run", "-d", "--network", net.name, "--ip", address, "--name", "heir", "--hostname", "heir", IMAGE)
+    soon_reaches(keep, "tcp", address, 80, Container(near.host, "heir"), 1)
+
+    host.power_on()
+    host.start_plugin()
+    host.start_engine()
+    why = refused(host.docker, "run", "-d", "--network", net.name, IMAGE)
+    check("forgotten" in why, f"the refusal does not say why: {why}")
+    host.docker("rm", "-f", *host.docker("ps", "-aq").split())
+    host.docker("network", "rm", net.name)
+    host.stop_plugin()
+    shutil.rmtree(os.path.join(host.directory, "weft"))
+    host.start_plugin()
+    wait_for(c.all_alive, "all members alive", 20)
+    net.create(host)
+    again = c.container(net, host, "again")
+    soon_reaches(again, "tcp", address, 80, Container(near.host, "heir"), 3)
 
 
 @feature("frames that a stranger sends to the tunnel's port do not get in")
@@ -300,7 +382,7 @@ def attempt(cluster, function):
     signal.alarm(0)
     try:
         cluster.clean_up()
-        if function is not rebooted:
+        if function not in (rebooted, blackout, forgotten):
             wait_for(lambda: not leaks(before, cluster.snapshot()), "nothing left behind", 5, 0.3)
     except Exception as error:
         if not problem:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 
 from lab import IMAGE, PLUGIN_COMMAND, REPOSITORY, Container, Plugin, in_parallel, wait_for
 
@@ -29,16 +30,16 @@ class Cluster:
     def __init__(self, lab, family, iptables, firewall, count, log_level="debug"):
         self.lab, self.family = lab, family
         self.numbers = itertools.count(1)
-        key = f"{lab.directory}/cluster.key"
-        with open(key, "w", encoding="ascii") as file:
-            file.write(lab.outside.run(f"{REPOSITORY}/build/bin/weftctl", "key", "generate") + "\n")
-        lab.outside.run("chmod", "600", key)
+        key = lab.outside.run(f"{REPOSITORY}/build/bin/weftctl", "key", "generate")
         self.hosts = []
         for number in range(count):
+            key_file = f"{lab.directory}/node{number + 1}.key"
+            with open(os.open(key_file, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="ascii") as file:
+                file.write(key + "\n")
             seed = f" --join {self.address(self.hosts[0])}" if self.hosts else ""
             address = lab.address_of(number + 1, family)
-            command = (PLUGIN_COMMAND + f" --log-level {log_level} --node-name {{name}} --cluster e2e --key-file {key} --bind "
-                       f"{bracketed(address)}{seed}")
+            command = (PLUGIN_COMMAND + f" --log-level {log_level} --node-name {{name}} --cluster e2e --key-file {key_file} "
+                       f"--bind {bracketed(address)}{seed}")
             self.hosts.append(lab.add_host(f"node{number + 1}", iptables=iptables,
                                            plugin=Plugin(command, firewall)))
         wait_for(self.all_alive, "every host knows every host", 15)
