@@ -47,7 +47,7 @@ fuzz:
 	tests/fuzz/run.sh $(BUILD)/fuzz
 
 bench: build
-	python3 bench/e2e/run.py
+	python3 bench/e2e/run.py; one=$$?; python3 bench/e2e/overlay.py && exit $$one
 
 demo: deps build
 	python3 tests/e2e/demo.py

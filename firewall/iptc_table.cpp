@@ -203,7 +203,8 @@ private:
     }
 
     // A hook stands right when it is the only jump into our chains and, if it has to come first, is ahead of the
-    // engine's chains and behind the users'. Rules that a user put in front of it stay there.
+    // engine's chains and behind the users'; right behind the users' if the engine has rules ahead of that. Rules that
+    // a user put in front of it stay there.
     Result<void> editHook(const std::string& builtin, const std::vector<Hook>& hooks) {
         const auto hook = std::find_if(hooks.begin(), hooks.end(), [&](const Hook& h) { return h.builtin == builtin; });
         const auto rules = rulesOf(builtin);
@@ -222,7 +223,10 @@ private:
                 engineBegin = std::min(engineBegin, i);
             }
         }
-        if (ours.size() == 1 && right && (!hook->first || (ours[0] >= usersEnd && ours[0] < engineBegin))) return {};
+        if (ours.size() == 1 && right) {
+            const size_t at = ours[0];
+            if (!hook->first || at == usersEnd || (at > usersEnd && at < engineBegin)) return {};
+        }
         if (ours.empty() && hook == hooks.end()) return {};
 
         const Label label(builtin);

@@ -128,8 +128,8 @@ void planRules(const Chains& chains, const std::vector<std::string>& wanted, Pla
     for (const auto& rule : wanted) plan.add("add rule " + place + " " + rule);
 }
 
-// The jump stands right when it is the only one, behind the users' chain and ahead of all that is the engine's. Rules
-// that a user put in front of it stay there.
+// The jump stands right when it is the only one, behind the users' chain and ahead of all that is the engine's; right
+// behind the users' chain if the engine has rules ahead of that. Rules that a user put in front of it stay there.
 void planJump(const std::vector<Rule>& forward, const std::set<std::string>& engines, Plan& plan) {
     const std::string place = plan.place(kHook);
     std::vector<size_t> ours;
@@ -145,8 +145,10 @@ void planJump(const std::vector<Rule>& forward, const std::set<std::string>& eng
             engineBegin = std::min(engineBegin, i);
         }
     }
-    if (ours.size() == 1 && forward[ours[0]].text == kJump && (!users || *users < ours[0]) && ours[0] < engineBegin) {
-        return;
+    if (ours.size() == 1 && forward[ours[0]].text == kJump) {
+        const size_t jump = ours[0];
+        if (users && jump == *users + 1) return;
+        if ((!users || *users < jump) && jump < engineBegin) return;
     }
     plan.report(std::string("chain FORWARD: jump to WEFT-FORWARD ") + (ours.empty() ? "missing" : "out of place"));
     for (const size_t i : ours) plan.add("delete rule " + place + " handle " + forward[i].handle);

@@ -155,6 +155,7 @@ TEST_P(BesideWorld, ANewBridgeOfTheEngineIsNotOpened) {
     for (const auto family : kFamilies) {
         closed("new bridge", {Place::A1, address(Place::P1, family), 80, Place::P1, 80});
     }
+    EXPECT_EQ(sync(true), std::vector<std::string>{});
 }
 
 TEST_P(BesideWorld, UsersKeepTheirSay) {

@@ -72,6 +72,18 @@ TEST_P(Sync, SettingTheSameAgainChangesNothing) {
     EXPECT_EQ(dump(), before);
 }
 
+TEST_P(Sync, FindsWhatOthersChangedSinceNothingWasWrong) {
+    sync(intent(), false);
+    const auto healthy = dump();
+    for (const auto& damage : GetParam().subject->damages) {
+        SCOPED_TRACE(damage.what);
+        EXPECT_EQ(sync(intent(), false), std::vector<std::string>{});
+        lab->run(Place::Host, damage.command);
+        EXPECT_FALSE(sync(intent(), false).empty());
+        EXPECT_EQ(dump(), healthy);
+    }
+}
+
 TEST_P(Sync, MendsDamage) {
     for (const auto& damage : GetParam().subject->damages) {
         SCOPED_TRACE(damage.what);
