@@ -8,7 +8,6 @@ and through a published port; the longest silence they saw is printed. `--seed` 
 """
 
 import argparse
-import contextlib
 import itertools
 import json
 import random
@@ -57,10 +56,12 @@ class Chaos:
                 return
             name = f"c{worker}-{number}"
             ports = ["-p", "80"] if self.random.random() < 0.5 else []
-            with contextlib.suppress(subprocess.TimeoutExpired):  # many at once on a small machine
+            try:
                 self.host.docker("run", "-d", "--network", "chaos", *ports, "--name", name, IMAGE, check=False, timeout=300)
                 self.host.docker("rm", "-f", name, check=False, timeout=300)
                 self.finished[worker] += 1
+            except subprocess.TimeoutExpired:
+                self.timed_out[worker] += 1
             stop.wait(1)  # of an engine that is away
 
     def kill(self, victims):
@@ -79,6 +80,7 @@ class Chaos:
         """Kills `count` times while all workers are busy, then lets them end."""
         stop = threading.Event()
         self.finished = [0] * self.options.containers
+        self.timed_out = [0] * self.options.containers
         workers = [threading.Thread(target=self.come_and_go, args=(worker, stop), daemon=True)
                    for worker in range(self.options.containers)]
         for worker in workers:
@@ -105,13 +107,15 @@ class Chaos:
                 self.rounds(victims, count)
                 try:
                     wait_for(lambda: not leaks(before, self.state()), "all as before", SETTLE_SECONDS, 1.0)
-                    verdict = "ok"
+                    verdict = "ok" if any(self.finished) else "NO CONTAINER CAME AND WENT"
+                    failures += verdict != "ok"
                 except TimeoutError:
                     failures += 1
                     left = leaks(before, self.state())[:20]
                     verdict = "LEFT BEHIND\n    " + "\n    ".join(left + self.story_of(left))
                 print(f"{victims:14} rounds {first + 1:3} to {first + count:3} {time.monotonic() - start:6.1f} s "
-                      f"{sum(self.finished):5} run/rm  {verdict}", flush=True)
+                      f"{sum(self.finished):5} run/rm, "
+                      f"{sum(self.timed_out)} timed out  {verdict}", flush=True)
         for name, process in (("container to container", inside), ("outside to published port", outside)):
             report = keepalive_report(process)
             print(f"{name}: {report}")
