@@ -13,6 +13,9 @@
 // - NAT: S leaving by another link is masqueraded (or SNATed to hostAddress) if masquerade; published ports are DNATed
 //   for traffic to the host's own addresses from outside, from the host and from containers (hairpin).
 // - a port published on a loopback address is reachable from the host only.
+// - DNS: if the network has `resolve`, a query (port 53, UDP or TCP) that comes in from B goes to the host's resolver
+//   port, but for one to another's address in S: a DNS server in a container of the network stays reachable. This is
+//   behind the drop of direct access and ahead of published ports, the engine's too.
 // - the tunnel port of overlay networks takes packets from the other members' addresses only.
 // - the engine's own filter tables, whichever world they are in, let B's traffic pass behind DOCKER-USER.
 //
@@ -50,6 +53,7 @@ struct Network {
     GatewayMode modeV6 = GatewayMode::Nat;
     std::optional<IpAddress> hostAddressV4;  // SNAT source in place of MASQUERADE
     std::optional<IpAddress> hostAddressV6;
+    bool resolve = false;  // DNS queries of its containers go to the resolver
 
     bool operator==(const Network&) const = default;
 };
@@ -81,7 +85,7 @@ struct Tunnel {
     bool operator==(const Tunnel&) const = default;
 };
 
-// Everything that should be in the kernel, the tunnel apart.
+// Everything that should be in the kernel, the tunnel and the resolver apart.
 struct Intent {
     std::vector<Network> networks;
     std::vector<Endpoint> endpoints;
@@ -111,8 +115,13 @@ public:
     // remembered, for what is in the kernel is still an earlier process' work.
     virtual Result<void> setTunnel(const Tunnel& tunnel) = 0;
 
-    // Makes the kernel equal to `intent` and the tunnel in one go: after a start, or when rules were damaged by others.
-    // Also puts back the passage through the engine's tables. With dryRun only reports.
+    // The port of the host at which the daemon answers DNS; 0: none, and no rule about it. Queries arrive there at an
+    // address of the bridge they came in from. Lives like the tunnel. Flows that conntrack knows already stay where
+    // they went.
+    virtual Result<void> setResolver(uint16_t port) = 0;
+
+    // Makes the kernel equal to `intent`, the tunnel and the resolver in one go: after a start, or when rules were
+    // damaged by others. Also puts back the passage through the engine's tables. With dryRun only reports.
     virtual Result<SyncReport> sync(const Intent& intent, bool dryRun) = 0;
 
     // Removes everything this back end ever made (uninstall, change of back end).

@@ -76,10 +76,21 @@ public:
         return std::move(applied).within("firewall tunnel");
     }
 
+    Result<void> setResolver(uint16_t port) override {
+        WEFT_ASSIGN(const auto lock, XtablesLock::take(kLockPatience));
+        const uint16_t previous = std::exchange(state_.resolver, port);
+        if (!written_) return {};
+        std::vector<std::string> repairs;
+        auto applied = apply(state_, kBothFamilies, Order::Opening, false, repairs);
+        if (!applied) state_.resolver = previous;
+        return std::move(applied).within("firewall resolver");
+    }
+
     Result<SyncReport> sync(const Intent& intent, bool dryRun) override {
         WEFT_ASSIGN(State wanted, stateOf(intent));
         WEFT_ASSIGN(const auto lock, XtablesLock::take(kLockPatience));
         wanted.tunnel = state_.tunnel;
+        wanted.resolver = state_.resolver;
         SyncReport report;
         WEFT_TRY(findEngineBridges(wanted).within("firewall sync"));
         WEFT_TRY(apply(wanted, kBothFamilies, Order::Opening, dryRun, report.repairs).within("firewall sync"));

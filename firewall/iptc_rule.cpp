@@ -152,7 +152,7 @@ void addMatches(const Rule& rule, std::vector<uint8_t>& entry) {
 template <typename Range>
 Range natRange(const Rule& rule) {
     auto range = zeroed<Range>();
-    range.flags = rule.target == "MASQUERADE" ? 0 : NF_NAT_RANGE_MAP_IPS;
+    range.flags = rule.target == "DNAT" || rule.target == "SNAT" ? NF_NAT_RANGE_MAP_IPS : 0;
     if (rule.natPort != 0) range.flags |= NF_NAT_RANGE_PROTO_SPECIFIED;
     const auto address = rule.natAddress.bytes();
     if constexpr (std::is_same_v<Range, nf_nat_ipv4_range>) {
@@ -182,7 +182,7 @@ void addNatTarget(const Rule& rule, IpFamily family, std::vector<uint8_t>& entry
 }
 
 bool isNat(const std::string& target) {
-    return target == "DNAT" || target == "SNAT" || target == "MASQUERADE";
+    return target == "DNAT" || target == "SNAT" || target == "MASQUERADE" || target == "REDIRECT";
 }
 
 template <typename F>
@@ -281,7 +281,9 @@ std::string Rule::str() const {
     if (ctState) add("--ctstate", ctState->value == CtState::Dnat ? "DNAT" : "RELATED,ESTABLISHED", ctState->inverted);
     if (toLocal) add("--dst-type", "LOCAL", !*toLocal);
     add("-j", target);
-    if (natPort != 0) {
+    if (target == "REDIRECT") {
+        add("--to-ports", std::to_string(natPort));
+    } else if (natPort != 0) {
         add("--to-destination",
             (natAddress.isV6() ? "[" + natAddress.str() + "]" : natAddress.str()) + ":" + std::to_string(natPort));
     } else if (target == "SNAT") {

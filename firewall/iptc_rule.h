@@ -35,9 +35,9 @@ struct Rule {
     OptionalMatch<CtState> ctState;
     std::optional<bool> toLocal;  // the destination is (not) one of the host's own addresses
 
-    std::string target;  // ACCEPT, DROP, DNAT, SNAT, MASQUERADE, or a chain
+    std::string target;  // ACCEPT, DROP, RETURN, DNAT, SNAT, MASQUERADE, REDIRECT, or a chain
     IpAddress natAddress;
-    uint16_t natPort = 0;  // DNAT only
+    uint16_t natPort = 0;  // DNAT and REDIRECT only
 
     // As iptables would spell it, for people.
     [[nodiscard]] std::string str() const;

@@ -10,6 +10,8 @@ namespace {
 
 constexpr const char* kRaw = "WEFT-RAW";
 constexpr const char* kTunnel = "WEFT-TUNNEL";
+constexpr const char* kDns = "WEFT-DNS";
+constexpr uint16_t kDnsPort = 53;
 constexpr const char* kDnat = "WEFT-DNAT";
 constexpr const char* kPostrouting = "WEFT-POSTROUTING";
 constexpr const char* kForward = "WEFT-FORWARD";
@@ -167,6 +169,36 @@ TableContent rawTable(const State& state, IpFamily family) {
     return table;
 }
 
+namespace {
+
+Chain toResolver(const std::vector<View>& views, uint16_t port) {
+    Chain chain{kDns, {}};
+    for (const auto& view : views) {
+        if (!view.network.resolve) continue;
+        Rule rule;
+        rule.comment = view.comment();
+        rule.in = is(view.network.bridge);
+        for (const auto& subnet : view.subnets) {
+            Rule server = rule;
+            server.destination = is(subnet);
+            server.toLocal = false;
+            server.target = "RETURN";
+            chain.rules.push_back(std::move(server));
+        }
+        for (const uint8_t protocol : {IPPROTO_UDP, IPPROTO_TCP}) {
+            Rule query = rule;
+            query.protocol = protocol;
+            query.destinationPort = kDnsPort;
+            query.target = "REDIRECT";
+            query.natPort = port;
+            chain.rules.push_back(std::move(query));
+        }
+    }
+    return chain;
+}
+
+}  // namespace
+
 TableContent natTable(const State& state, IpFamily family) {
     const auto views = networksOf(state, family);
     if (views.empty()) return {};
@@ -225,6 +257,11 @@ TableContent natTable(const State& state, IpFamily family) {
     table.chains.push_back(std::move(dnat));
     table.chains.push_back(std::move(postrouting));
     table.hooks = {std::move(prerouting), std::move(output), {"POSTROUTING", false, jump(kPostrouting)}};
+    if (state.resolver == 0) return table;
+    if (Chain dns = toResolver(views, state.resolver); !dns.rules.empty()) {
+        table.chains.push_back(std::move(dns));
+        table.hooks.push_back({"PREROUTING", true, jump(kDns)});
+    }
     return table;
 }
 

@@ -124,7 +124,12 @@ public:
             check(F::createChain(Label(chain.name).text, handle_), "create chain " + chain.name);
         }
         for (const auto& chain : wanted.chains) WEFT_TRY(editRules(chain));
-        for (const auto& builtin : builtins_) WEFT_TRY(editHook(builtin, wanted.hooks));
+        for (const auto& builtin : builtins_) {
+            WEFT_TRY(removeHooks(builtin, wanted.hooks));
+            for (const auto& hook : wanted.hooks) {
+                if (hook.builtin == builtin) WEFT_TRY(editHook(hook));
+            }
+        }
         for (const auto& name : doomed) check(F::flushChain(Label(name).text, handle_), "flush chain " + name);
         for (const auto& name : doomed) {
             // A rule of somebody else's may still lead here: then an empty chain has to stay.
@@ -202,48 +207,59 @@ private:
         if (differs && repairs_.size() == before) report("chain " + chain.name + ": rules out of order");
     }
 
-    // A hook stands right when it is the only jump into our chains and, if it has to come first, is ahead of the
-    // engine's chains and behind the users'; right behind the users' if the engine has rules ahead of that. Rules that
-    // a user put in front of it stay there.
-    Result<void> editHook(const std::string& builtin, const std::vector<Hook>& hooks) {
-        const auto hook = std::find_if(hooks.begin(), hooks.end(), [&](const Hook& h) { return h.builtin == builtin; });
+    // Removes the jumps into our chains that no hook of `builtin` is about.
+    Result<void> removeHooks(const std::string& builtin, const std::vector<Hook>& hooks) {
+        const auto rules = rulesOf(builtin);
+        for (size_t i = rules.size(); i > 0; --i) {
+            const std::string target = F::target(rules[i - 1], handle_);
+            const bool wanted = std::any_of(hooks.begin(), hooks.end(), [&](const Hook& hook) {
+                return hook.builtin == builtin && hook.rule.target == target;
+            });
+            if (wanted || !isOurs(target)) continue;
+            report("chain " + builtin + ": jump to " + target + " left over");
+            check(F::deleteRule(Label(builtin).text, static_cast<unsigned>(i - 1), handle_),
+                  "delete jump in " + builtin);
+        }
+        return outcome_;
+    }
+
+    // A hook stands right when it is the only jump into its chain and, if it has to come first, is ahead of the
+    // engine's chains and of others of ours and behind the users'; right behind the users' if the engine has rules
+    // ahead of that. Rules that a user put in front of it stay there.
+    Result<void> editHook(const Hook& hook) {
+        const std::string& builtin = hook.builtin;
         const auto rules = rulesOf(builtin);
         std::vector<size_t> ours;
         size_t usersEnd = 0;
-        size_t engineBegin = rules.size();
+        size_t othersBegin = rules.size();
         bool right = false;
         for (size_t i = 0; i < rules.size(); ++i) {
             const std::string_view target = F::target(rules[i], handle_);
-            if (isOurs(target)) {
+            if (target == hook.rule.target) {
                 ours.push_back(i);
-                right = hook != hooks.end() && same(rules[i], hook->rule);
+                right = same(rules[i], hook.rule);
             } else if (target == kUsersChain) {
                 usersEnd = i + 1;
-            } else if (isEngines(target)) {
-                engineBegin = std::min(engineBegin, i);
+            } else if (isEngines(target) || isOurs(target)) {
+                othersBegin = std::min(othersBegin, i);
             }
         }
         if (ours.size() == 1 && right) {
             const size_t at = ours[0];
-            if (!hook->first || at == usersEnd || (at > usersEnd && at < engineBegin)) return {};
+            if (!hook.first || at == usersEnd || (at > usersEnd && at < othersBegin)) return {};
         }
-        if (ours.empty() && hook == hooks.end()) return {};
 
         const Label label(builtin);
         for (auto i = ours.rbegin(); i != ours.rend(); ++i) {
             check(F::deleteRule(label.text, static_cast<unsigned>(*i), handle_), "delete jump in " + builtin);
         }
-        if (hook == hooks.end()) {
-            report("chain " + builtin + ": jump left over");
-            return outcome_;
-        }
-        report("chain " + builtin + ": jump to " + hook->rule.target + (ours.empty() ? " missing" : " out of place"));
+        report("chain " + builtin + ": jump to " + hook.rule.target + (ours.empty() ? " missing" : " out of place"));
         size_t position = rules.size() - ours.size();
-        if (hook->first) {
+        if (hook.first) {
             position = usersEnd - static_cast<size_t>(
                                       std::count_if(ours.begin(), ours.end(), [&](size_t i) { return i < usersEnd; }));
         }
-        encode(hook->rule, F::kFamily, scratch_);
+        encode(hook.rule, F::kFamily, scratch_);
         check(F::insertRule(label.text, reinterpret_cast<const typename F::Entry*>(scratch_.data()),
                             static_cast<unsigned>(position), handle_),
               "add jump to " + builtin);

@@ -17,10 +17,11 @@ struct Chain {
     std::vector<Rule> rules;
 };
 
-// The one rule in a built-in chain that leads to a chain of ours.
+// The one rule in a built-in chain that leads to a certain chain of ours.
 struct Hook {
     std::string builtin;
-    bool first = false;  // at the top, in FORWARD right behind DOCKER-USER; else where it stands, new ones last
+    // At the top, in FORWARD right behind DOCKER-USER, ahead of other hooks; else where it stands, new ones last.
+    bool first = false;
     Rule rule;
 };
 

@@ -62,10 +62,22 @@ public:
         return std::move(applied).within("firewall tunnel");
     }
 
+    Result<void> setResolver(uint16_t port) override {
+        const std::scoped_lock lock(mutex_);
+        const Elements from = nft::resolverElements(state_);
+        const uint16_t previous = std::exchange(state_.resolver, port);
+        if (!written_) return {};
+        const Elements to = nft::resolverElements(state_);
+        auto applied = apply(nft::without(from, to), nft::without(to, from));
+        if (!applied) state_.resolver = previous;
+        return std::move(applied).within("firewall resolver");
+    }
+
     Result<SyncReport> sync(const Intent& intent, bool dryRun) override {
         WEFT_ASSIGN(State wanted, stateOf(intent));
         const std::scoped_lock lock(mutex_);
         wanted.tunnel = state_.tunnel;
+        wanted.resolver = state_.resolver;
         // Read before the rules are: what changes meanwhile has a higher one.
         const auto generation = nft::readGeneration();
         const bool sameRules = generation && verified_ == *generation;
@@ -190,6 +202,7 @@ private:
     Result<void> changeNetwork(const NetworkId& id, const std::optional<Network>& network) {
         Elements from = ofNetwork(id);
         append(from, nft::engineElements(state_));
+        append(from, nft::resolverElements(state_));
         auto previous = exchange(state_.networks, id, network);
         auto engines = findEngines(state_);
         if (!engines) {
@@ -199,6 +212,7 @@ private:
         std::swap(state_.engines, *engines);
         Elements to = ofNetwork(id);
         append(to, nft::engineElements(state_));
+        append(to, nft::resolverElements(state_));
         if (auto applied = apply(nft::without(from, to), nft::without(to, from)); !applied) {
             exchange(state_.networks, id, std::move(previous));
             state_.engines = *std::move(engines);

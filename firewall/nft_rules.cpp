@@ -10,8 +10,9 @@ namespace weft::firewall::nft {
 namespace {
 
 // The rules below are spelt exactly as libnftables lists them with numeric output, because they are compared as text.
-// In numbers: nfproto 2 and 10 are IPv4 and IPv6, l4proto 1 and 58 ICMP and ICMPv6, fib type 2 is local, ct state
-// 0x2,0x4 established and related, ct status 0x20 dnat, ICMPv6 types 135 and 136 neighbour discovery (RFC 4861).
+// In numbers: nfproto 2 and 10 are IPv4 and IPv6, l4proto 1 and 58 ICMP and ICMPv6, 6 and 17 TCP and UDP, fib type 2 is
+// local, ct state 0x2,0x4 established and related, ct status 0x20 dnat, ICMPv6 types 135 and 136 neighbour discovery
+// (RFC 4861).
 
 struct FamilyWords {
     IpFamily family;
@@ -53,10 +54,15 @@ std::string spelt(const IpPrefix& prefix) {
 // about (1.0.6, NFT_CACHE_SETELEM_MAYBE). So sets of subnets have the family as a first field.
 std::map<std::string, std::string> declaredSets() {
     std::map<std::string, std::string> sets = {
-        {"bridges", "type ifname"},           {"entering", "type ifname : verdict"},
-        {"leaving", "type ifname : verdict"}, {"within", "type ifname . ifname : verdict"},
-        {"tunnel", "type inet_service"},      {"routed", "type nf_proto . ifname"},
-        {"engines", "type ifname"},           {"loopback4", "type ipv4_addr . inet_proto . inet_service"},
+        {"bridges", "type ifname"},
+        {"entering", "type ifname : verdict"},
+        {"leaving", "type ifname : verdict"},
+        {"within", "type ifname . ifname : verdict"},
+        {"tunnel", "type inet_service"},
+        {"routed", "type nf_proto . ifname"},
+        {"engines", "type ifname"},
+        {"loopback4", "type ipv4_addr . inet_proto . inet_service"},
+        {"resolver", "type nf_proto . ifname : inet_service"},
     };
     for (const auto& family : kFamilies) {
         const std::string digit = family.digit;
@@ -85,6 +91,11 @@ std::map<std::string, std::vector<std::string>> fixedChains() {
         // The kernel itself drops what comes over a wire for ::1.
         "ip daddr 127.0.0.0/8 iifname != \"lo\" ip daddr . meta l4proto . th dport @loopback4 drop",
     };
+    // Ahead of every DNAT of published ports, others' included (-100).
+    const std::string query = "meta l4proto { 6, 17 } th dport 53 ";
+    const std::string resolver = " redirect to :meta nfproto . iifname map @resolver";
+    std::vector<std::string> resolve = {"type nat hook prerouting priority -101; policy accept;",
+                                        query + "fib daddr type 2" + resolver};
     std::vector<std::string> publish;
     std::vector<std::string> egress;
     std::vector<std::string> open;
@@ -95,6 +106,7 @@ std::map<std::string, std::vector<std::string>> fixedChains() {
         raw.push_back("udp dport @tunnel " + ip + " saddr != @members" + digit + " fib daddr type 2 drop");
         raw.push_back("meta nfproto . " + ip + " daddr @guarded" + digit + " iifname . " + ip + " daddr != @home" +
                       digit + " fib daddr type != 2 drop");
+        resolve.push_back(query + "iifname . " + ip + " daddr != @home" + digit + resolver);
         publish.push_back("dnat " + ip + " to " + ip + " daddr . meta l4proto . th dport map @published_at" + digit);
         publish.push_back("dnat " + ip + " to meta l4proto . th dport map @published" + digit);
         egress.push_back("snat " + ip + " to meta nfproto . " + ip + " saddr map @snat" + digit);
@@ -109,6 +121,7 @@ std::map<std::string, std::vector<std::string>> fixedChains() {
     postrouting.emplace_back("oifname @bridges ip saddr 127.0.0.0/8 masquerade");
     return {
         {"raw", raw},
+        {"resolve", resolve},
         {"publish", publish},
         {"egress", egress},
         {"open", open},
@@ -233,9 +246,23 @@ Elements tunnelElements(const Tunnel& tunnel) {
     return elements;
 }
 
+Elements resolverElements(const State& state) {
+    Elements elements;
+    if (state.resolver == 0) return elements;
+    for (const auto& [id, network] : state.networks) {
+        if (!network.resolve) continue;
+        for (const auto& subnet : network.subnets) {
+            elements["resolver"].emplace(words(subnet.family()).nfproto + (" . " + quoted(network.bridge)),
+                                         std::to_string(state.resolver));
+        }
+    }
+    return elements;
+}
+
 Table tableOf(const State& state) {
     Table table{declaredSets(), fixedChains(), engineElements(state)};
     table.elements.merge(tunnelElements(state.tunnel));
+    table.elements.merge(resolverElements(state));
     for (const auto& [id, network] : state.networks) {
         for (auto& [set, elements] : networkElements(network)) table.elements[set].merge(elements);
     }

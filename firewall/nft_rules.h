@@ -33,6 +33,9 @@ Elements endpointElements(const State& state, const Endpoint& endpoint);
 
 Elements tunnelElements(const Tunnel& tunnel);
 
+// The networks whose queries go to the resolver.
+Elements resolverElements(const State& state);
+
 Table tableOf(const State& state);
 
 // The table that NftContext::list() printed, without elements.

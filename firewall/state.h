@@ -13,6 +13,7 @@ struct State {
     std::map<NetworkId, Network> networks;  // sorted: the same intent always makes the same rules
     std::map<EndpointId, Endpoint> endpoints;
     Tunnel tunnel = {};
+    uint16_t resolver = 0;
     std::set<std::string> engines = {};  // the engine's bridges (firewall/passage.h): found, not told
 
     // Nothing is wanted in the kernel.

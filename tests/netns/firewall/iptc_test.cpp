@@ -18,6 +18,7 @@ protected:
         Intent all;
         for (const auto net : {Net::A, Net::B, Net::I, Net::R, Net::P}) all.networks.push_back(network(net));
         all.networks[0].icc = false;
+        all.networks[0].resolve = true;
         all.networks[1].hostAddressV4 = secondHostAddress(IpFamily::V4);
         all.networks[1].hostAddressV6 = secondHostAddress(IpFamily::V6);
         for (uint16_t i = 0; i < endpoints; ++i) all.endpoints.push_back(nth(i));
@@ -44,6 +45,7 @@ INSTANTIATE_TEST_SUITE_P(All, Iptc, testing::Values(Setting{&subjects().front(),
 
 // iptables parses what it printed and writes its own structs: byte by byte they have to be ours.
 TEST_P(Iptc, IptablesWritesTheSameRules) {
+    ok(firewall->setResolver(kResolverPort));
     ASSERT_TRUE(firewall->sync(intent(), false));
     const auto saved = lab->run(Place::Host, "iptables-legacy-save; ip6tables-legacy-save");
     EXPECT_EQ(saved.find("unsupported"), std::string::npos) << saved;

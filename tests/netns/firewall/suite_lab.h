@@ -30,6 +30,7 @@ constexpr size_t kPlaces = 9;
 enum class Net : uint8_t { A, B, I, R, P };
 
 constexpr uint8_t kTcp = 6, kUdp = 17, kSctp = 132;
+constexpr uint16_t kResolverPort = 7953;
 inline constexpr std::array kFamilies = {IpFamily::V4, IpFamily::V6};
 
 IpAddress ip(const std::string& text);

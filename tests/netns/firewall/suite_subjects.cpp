@@ -17,7 +17,11 @@ const std::vector<Subject>& subjects() {
               "done; done"},
              {"a mapping deleted", "iptables-legacy -t nat -D WEFT-DNAT 1"},
              {"a guard deleted", "ip6tables-legacy -t raw -D WEFT-RAW 1"},
+             {"a query's way deleted", "ip6tables-legacy -t nat -D WEFT-DNS 2"},
              {"a jump deleted", "iptables-legacy -D FORWARD 1"},
+             {"jumps reordered",
+              "iptables-legacy -t nat -D PREROUTING -m comment --comment weft -j WEFT-DNS; "
+              "iptables-legacy -t nat -A PREROUTING -m comment --comment weft -j WEFT-DNS"},
              {"a jump doubled", "iptables-legacy -A FORWARD -j WEFT-FORWARD"},
              {"rules reordered",
               "iptables-legacy -D WEFT-TO-br-a 1; iptables-legacy -A WEFT-TO-br-a -m conntrack --ctstate "
@@ -36,6 +40,7 @@ const std::vector<Subject>& subjects() {
              {"the table deleted", "nft delete table inet weft"},
              {"a mapping deleted", "nft flush map inet weft published4"},
              {"a guard deleted", "nft flush set inet weft guarded6"},
+             {"a query's way deleted", "nft flush map inet weft resolver"},
              {"a mapping bent",
               "nft \'delete element inet weft published4 { 6 . 8080 }; add element inet weft published4 { 6 . 8080 : "
               "10.1.0.3 . 80 }\'"},

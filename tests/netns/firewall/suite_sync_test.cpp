@@ -9,11 +9,17 @@ namespace weft::firewall::suite {
 
 class Sync : public FirewallSuite {
 protected:
+    void SetUp() override {
+        FirewallSuite::SetUp();
+        ok(firewall->setResolver(kResolverPort));
+    }
+
     static Intent intent() {
         Intent all;
         for (const auto net : {Net::A, Net::B, Net::I, Net::R, Net::P}) all.networks.push_back(network(net));
         all.networks[1].hostAddressV4 = secondHostAddress(IpFamily::V4);
         all.networks[1].hostAddressV6 = secondHostAddress(IpFamily::V6);
+        all.networks[0].resolve = all.networks[2].resolve = true;
         auto ports = bothFamilies(8080, Place::A1, 80);
         ports.push_back(port(8081, Place::A1, 81, IpFamily::V4, kTcp, ip("127.0.0.1")));
         all.endpoints = {endpoint("a1", Net::A, ports), endpoint("p1", Net::P, bothFamilies(8082, Place::P1, 80)),
@@ -48,6 +54,10 @@ TEST_P(Sync, ANewProcessAdoptsWhatIsRight) {
     sync(intent(), false);
     const auto before = dump();
     firewall = GetParam().subject->make();
+    for (const uint16_t port : {uint16_t{0}, kResolverPort}) {
+        ok(firewall->setResolver(port));
+        EXPECT_EQ(dump(), before) << "only remembered";
+    }
     EXPECT_EQ(sync(intent(), false), std::vector<std::string>{});
     EXPECT_EQ(dump(), before);
 }
@@ -102,6 +112,7 @@ TEST_P(Sync, MendsDamage) {
     }
     open("published", {Place::Outside, address(Place::Host, IpFamily::V4), 8080, Place::A1, 80});
     closed("guarded", {Place::Outside, address(Place::A1, IpFamily::V4), 80, Place::A1, 80});
+    open("a query", {Place::A1, address(Place::Outside, IpFamily::V4), 53, Place::Host, kResolverPort, kUdp});
 }
 
 // Any way to an intent makes the same rules as going there at once.
@@ -116,14 +127,16 @@ TEST_P(Sync, HistoryDoesNotMatter) {
     constexpr Place kPlaceOf[] = {Place::A1, Place::B1, Place::I1, Place::R1, Place::P1};
     std::map<NetworkId, Network> networks;
     std::map<EndpointId, Endpoint> endpoints;
+    uint16_t resolver = kResolverPort;
     for (int step = 0; step < 120; ++step) {
         const unsigned which = upTo(5);
-        switch (upTo(5)) {
+        switch (upTo(6)) {
             case 0: {
                 auto net = network(kNets[which]);
                 net.icc = upTo(2) == 0;
                 net.masquerade = upTo(2) == 0;
                 net.modeV4 = upTo(2) == 0 ? GatewayMode::Nat : GatewayMode::Routed;
+                net.resolve = upTo(2) == 0;
                 if (upTo(3) == 0) net.subnets.pop_back();
                 if (upTo(3) == 0) net.hostAddressV4 = secondHostAddress(IpFamily::V4);
                 ok(firewall->setNetwork(net));
@@ -140,6 +153,10 @@ TEST_P(Sync, HistoryDoesNotMatter) {
                 endpoints.erase(id);
                 break;
             }
+            case 5:
+                resolver = static_cast<uint16_t>(upTo(3) == 0 ? 0 : kResolverPort + upTo(2));
+                ok(firewall->setResolver(resolver));
+                break;
             default: {
                 const unsigned number = upTo(8);
                 std::vector<PublishedPort> ports;
@@ -163,8 +180,10 @@ TEST_P(Sync, HistoryDoesNotMatter) {
 
     const auto grown = dump();
     firewall = GetParam().subject->make();
+    ok(firewall->setResolver(resolver));
     EXPECT_EQ(sync(wanted, true), std::vector<std::string>{});
     ok(firewall->clear());
+    ok(firewall->setResolver(resolver));
     sync(wanted, false);
     EXPECT_EQ(dump(), grown);
 }

@@ -101,6 +101,82 @@ TEST_P(Traffic, OnlyMembersReachTheTunnel) {
     for (const auto family : kFamilies) open("after", toHost(Place::Outside, family, kPort));
 }
 
+TEST_P(Traffic, QueriesGoToTheResolver) {
+    constexpr uint16_t kDns = 53;
+    const auto answered = [&](const char* what, Place from, const IpAddress& to, uint16_t port, uint8_t protocol) {
+        open(what, {from, to, kDns, Place::Host, port, protocol}, address(from, to.family()));
+    };
+    auto a = network(Net::A);
+    auto b = network(Net::B);
+    auto i = network(Net::I);
+    a.resolve = i.resolve = true;
+    ok(firewall->setResolver(kResolverPort));
+    for (const auto& one : {a, b}) ok(firewall->setNetwork(one));
+    ok(firewall->setNetwork(i));
+    for (const auto family : kFamilies) {
+        const auto outside = address(Place::Outside, family);
+        for (const auto protocol : {kUdp, kTcp}) {
+            for (const auto& to : {outside, gateway(Net::A, family), address(Place::Host, family)}) {
+                answered("with `resolve`", Place::A1, to, kResolverPort, protocol);
+            }
+            for (const auto& to : {outside, gateway(Net::I, family)}) {
+                answered("an internal network", Place::I1, to, kResolverPort, protocol);
+            }
+            open("a server in the network", {Place::A1, address(Place::A2, family), kDns, Place::A2, kDns, protocol},
+                 address(Place::A1, family));
+            open("another port", {Place::A1, outside, 54, Place::Outside, 54, protocol});
+            open("without `resolve`", {Place::B1, outside, kDns, Place::Outside, kDns, protocol});
+            answered("without `resolve`, the gateway", Place::B1, gateway(Net::B, family), kDns, protocol);
+            answered("from outside", Place::Outside, address(Place::Host, family), kDns, protocol);
+            answered("from the host", Place::Host, address(Place::Host, family), kDns, protocol);
+        }
+    }
+    ok(firewall->setResolver(kResolverPort + 1));
+    b.resolve = true;
+    ok(firewall->setNetwork(b));
+    a.resolve = false;
+    ok(firewall->setNetwork(a));
+    for (const auto family : kFamilies) {
+        const auto outside = address(Place::Outside, family);
+        answered("from now on", Place::B1, outside, kResolverPort + 1, kUdp);
+        open("no longer", {Place::A1, outside, kDns, Place::Outside, kDns, kUdp});
+    }
+    ok(firewall->setResolver(0));
+    for (const auto family : kFamilies) {
+        const auto outside = address(Place::Outside, family);
+        open("no resolver", {Place::B1, outside, kDns, Place::Outside, kDns, kUdp});
+        answered("no resolver, the gateway", Place::B1, gateway(Net::B, family), kDns, kUdp);
+    }
+    const Intent intent{{a, b, i}, {}};
+    EXPECT_EQ(firewall->sync(intent, true)->repairs, std::vector<std::string>{});
+}
+
+TEST_P(Traffic, TheResolverComesBeforePublishedPorts) {
+    constexpr uint16_t kDns = 53;
+    lab->run(Place::Host,
+             "for i in iptables-legacy ip6tables-legacy; do $i -t nat -N DOCKER; "
+             "$i -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER; "
+             "$i -t nat -A DOCKER -p tcp --dport 53 -j REDIRECT --to-ports 9053; done");
+    auto net = network(Net::A);
+    net.resolve = true;
+    ok(firewall->setNetwork(net));
+    setNetworks({Net::B});
+    ok(firewall->setEndpoint(endpoint("a2", Net::A, bothFamilies(kDns, Place::A2, kDns, kUdp))));
+    ok(firewall->setResolver(kResolverPort));
+    for (const auto family : kFamilies) {
+        const auto host = address(Place::Host, family);
+        for (const auto protocol : {kUdp, kTcp}) {
+            for (const auto& to : {host, gateway(Net::A, family)}) {
+                open("a query", {Place::A1, to, kDns, Place::Host, kResolverPort, protocol});
+            }
+        }
+        for (const auto from : {Place::Outside, Place::B1}) {
+            open("published", {from, host, kDns, Place::A2, kDns, kUdp});
+            open("published by the engine", {from, host, kDns, Place::Host, 9053, kTcp});
+        }
+    }
+}
+
 TEST_P(Traffic, ReplacingPortsClosesTheOldOnes) {
     setNetworks({Net::A});
     for (const auto family : kFamilies) {

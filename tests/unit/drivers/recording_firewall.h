@@ -20,6 +20,7 @@ public:
     };
     Kernel kernel;
     firewall::Tunnel tunnel;
+    uint16_t resolver = 0;
     std::optional<Error> failSetEndpoint;
 
     [[nodiscard]] firewall::Backend backend() const override { return firewall::Backend::Nft; }
@@ -48,6 +49,11 @@ public:
     Result<void> setTunnel(const firewall::Tunnel& wanted) override {
         const std::lock_guard lock(mutex_);
         tunnel = wanted;
+        return {};
+    }
+    Result<void> setResolver(uint16_t port) override {
+        const std::lock_guard lock(mutex_);
+        resolver = port;
         return {};
     }
     Result<firewall::SyncReport> sync(const firewall::Intent& intent, bool dryRun) override {

@@ -59,6 +59,21 @@ TEST(NftRules, TheTunnelIsOnlyElements) {
     EXPECT_THAT(table.elements.at("members6"), ElementsAre(Pair("2001:db8::7", "")));
 }
 
+TEST(NftRules, TheResolverIsOnlyElements) {
+    auto net = network();
+    State state = stateWith(net, {});
+    state.resolver = 7953;
+    EXPECT_THAT(resolverElements(state), IsEmpty());
+    net.resolve = true;
+    state = stateWith(net, {});
+    EXPECT_THAT(resolverElements(state), IsEmpty());
+    state.resolver = 7953;
+    const Table table = tableOf(state);
+    EXPECT_EQ(table.chains, tableOf({}).chains);
+    EXPECT_THAT(table.elements.at("resolver"),
+                ElementsAre(Pair("10 . \"br-a\"", "7953"), Pair("2 . \"br-a\"", "7953")));
+}
+
 TEST(NftRules, AnInternalNetworkPublishesNothing) {
     auto net = network();
     net.internal = true;
