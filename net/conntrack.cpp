@@ -75,6 +75,25 @@ Message dumpRequest(IpFamily family, const IpAddress* source, int which) {
     return message;
 }
 
+// The one entry of a flow, by the tuple of its answers: the one that NAT made of what arrives here.
+Message entryRequest(const ReceivedFlow& flow) {
+    const bool v4 = flow.local.isV4();
+    Message message(messageType(IPCTNL_MSG_CT_GET), 0, 256);
+    message.header(familyHeader(flow.local.family()));
+    message.nest(CTA_TUPLE_REPLY, [&] {
+        message.nest(CTA_TUPLE_IP, [&] {
+            message.put(v4 ? CTA_IP_V4_SRC : CTA_IP_V6_SRC, flow.local)
+                .put(v4 ? CTA_IP_V4_DST : CTA_IP_V6_DST, flow.peer);
+        });
+        message.nest(CTA_TUPLE_PROTO, [&] {
+            message.put(CTA_PROTO_NUM, flow.protocol)
+                .put(CTA_PROTO_SRC_PORT, htons(flow.localPort))
+                .put(CTA_PROTO_DST_PORT, htons(flow.peerPort));
+        });
+    });
+    return message;
+}
+
 // Names an entry as the kernel showed it; the id keeps a new one with the same tuple from harm.
 Message deletion(const nlmsghdr& entry, IpFamily family) {
     const Attributes attributes = Attributes::of(entry, sizeof(nfgenmsg));
@@ -191,6 +210,35 @@ Result<size_t> flushAddresses(const NetNs& ns, std::span<const IpAddress> addres
     };
     return flushBySource(ns, {addresses.begin(), addresses.end()}, {CTA_TUPLE_ORIG, CTA_TUPLE_REPLY},
                          [&](const Entry& entry) { return among(entry.original.source) || among(entry.reply.source); });
+}
+
+FlowLookup::FlowLookup(std::unique_ptr<NlPool> pool) : pool_(std::move(pool)) {}
+FlowLookup::FlowLookup(FlowLookup&&) noexcept = default;
+FlowLookup& FlowLookup::operator=(FlowLookup&&) noexcept = default;
+FlowLookup::~FlowLookup() = default;
+
+Result<FlowLookup> FlowLookup::open(const NetNs& ns) {
+    WEFT_ASSIGN(NetNs own, ns.duplicate());
+    FlowLookup lookup(std::make_unique<NlPool>(std::move(own), NETLINK_NETFILTER));
+    const auto tried = lookup.originalDestination({});
+    if (tried || tried.error().code == ErrorCode::NotFound) return lookup;
+    Error error = tried.error();
+    if (error.sysErrno == EINVAL) error.code = ErrorCode::Unsupported;  // nfnetlink has no such subsystem
+    return error;
+}
+
+Result<std::pair<IpAddress, uint16_t>> FlowLookup::originalDestination(const ReceivedFlow& flow) {
+    Message request = entryRequest(flow);
+    std::optional<Tuple> original;
+    WEFT_TRY(pool_->with([&](NlSocket& socket) {
+        return socket.request(request, "look up conntrack entry", [&](const nlmsghdr& header) {
+            original = decodeTuple(Attributes::of(header, sizeof(nfgenmsg)).nested(CTA_TUPLE_ORIG));
+        });
+    }));
+    if (!original || !original->destination) {
+        return makeError(ErrorCode::Kernel, "conntrack entry without a destination");
+    }
+    return std::pair{*original->destination, original->destinationPort};
 }
 
 }  // namespace weft::net

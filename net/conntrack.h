@@ -1,9 +1,12 @@
-// Removal of connection-tracking entries, so that a flow finds its new destination at once.
+// Connection-tracking entries: removing them, so that a flow finds its new destination at once, and asking one where
+// its flow was going.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 
 #include "base/ip.h"
 #include "base/result.h"
@@ -39,5 +42,34 @@ Result<size_t> flushMappedFlows(const NetNs& ns, std::span<const MappedFlow> flo
 Result<size_t> flushUnmappedFlows(const NetNs& ns, std::span<const HostPort> ports);
 // All entries with one of these addresses as original source or as reply source.
 Result<size_t> flushAddresses(const NetNs& ns, std::span<const IpAddress> addresses);
+
+// A flow as the socket that receives its packets sees it. An IPv4 client of an IPv6 socket is an IPv4 flow.
+struct ReceivedFlow {
+    uint8_t protocol = 17;
+    IpAddress peer;
+    uint16_t peerPort = 0;
+    IpAddress local;
+    uint16_t localPort = 0;
+};
+
+class NlPool;
+
+// Answers where flows that NAT redirected to this host were going. Keeps its netlink sockets, so that a look-up costs a
+// few microseconds. Any thread.
+class FlowLookup {
+public:
+    static Result<FlowLookup> open(const NetNs& ns);  // Unsupported when this kernel has no ctnetlink
+    FlowLookup(FlowLookup&&) noexcept;
+    FlowLookup& operator=(FlowLookup&&) noexcept;
+    ~FlowLookup();
+
+    // The address and port that the peer sent to: the local ones if no NAT changed them. NotFound without an entry.
+    Result<std::pair<IpAddress, uint16_t>> originalDestination(const ReceivedFlow& flow);
+
+private:
+    explicit FlowLookup(std::unique_ptr<NlPool> pool);
+
+    std::unique_ptr<NlPool> pool_;
+};
 
 }  // namespace weft::net

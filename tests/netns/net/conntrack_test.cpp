@@ -6,6 +6,12 @@
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
 
 #include "namespace_fixture.h"
 #include "net/nl_socket.h"
@@ -130,6 +136,126 @@ TEST_F(ConntrackTest, LargeTable) {
     const Stopwatch small;
     EXPECT_EQ(must(flushMappedFlows(ns_, {&flow, 1})), 1U);
     std::printf("conntrack, 1 entry: flush %.0f us\n", small.us());
+}
+
+// A client behind a link whose packets to port 53 are redirected to a socket here.
+class FlowLookupTest : public NamespaceTest {
+protected:
+    static constexpr uint16_t kResolver = 7953;
+
+    void SetUp() override {
+        NamespaceTest::SetUp();
+        const auto here = "/proc/" + std::to_string(::getpid()) + "/fd/";
+        ip("link add eth0 type veth peer name eth0 netns " + here + std::to_string(clientNs_.fd()));
+        ip("link set eth0 up");
+        runInside(clientNs_, "ip link set eth0 up");
+        for (const char* address : {"10.0.0.1/24", "fd00::1/64 nodad"}) ip(std::string("addr add dev eth0 ") + address);
+        for (const char* address : {"10.0.0.2/24", "fd00::2/64 nodad"}) {
+            runInside(clientNs_, std::string("ip addr add dev eth0 ") + address);
+        }
+        for (const char* gateway : {"10.0.0.1", "fd00::1"}) {
+            runInside(clientNs_, std::string("ip route add default via ") + gateway);
+        }
+        EXPECT_EQ(runInside(ns_,
+                            "nft 'add table inet t; add chain inet t pre { type nat hook prerouting priority "
+                            "-100; }; add rule inet t pre meta l4proto { 6, 17 } th dport 53 redirect to :7953'"),
+                  "");
+    }
+    void TearDown() override {
+        ip("link delete eth0");
+        NamespaceTest::TearDown();
+    }
+
+    struct SocketAddress {
+        sockaddr_storage storage{};
+        socklen_t size = sizeof storage;
+        sockaddr* get() { return reinterpret_cast<sockaddr*>(&storage); }
+    };
+    static SocketAddress socketAddress(const End& end) {
+        SocketAddress result;
+        const auto bytes = end.address.bytes();
+        if (end.address.isV4()) {
+            auto& in = reinterpret_cast<sockaddr_in&>(result.storage);
+            in = {.sin_family = AF_INET, .sin_port = htons(end.port), .sin_addr = {}, .sin_zero = {}};
+            std::memcpy(&in.sin_addr, bytes.data(), sizeof in.sin_addr);
+        } else {
+            auto& in = reinterpret_cast<sockaddr_in6&>(result.storage);
+            in.sin6_family = AF_INET6;
+            in.sin6_port = htons(end.port);
+            std::memcpy(&in.sin6_addr, bytes.data(), sizeof in.sin6_addr);
+        }
+        return result;
+    }
+    static uint16_t portOf(const SocketAddress& address) {  // at the same place in both families
+        return ntohs(reinterpret_cast<const sockaddr_in&>(address.storage).sin_port);
+    }
+
+    // Sends from the client to `to` and tells the flow that arrives at `local`.
+    ReceivedFlow receive(const End& to, const End& local, const IpAddress& client, int type) {
+        const int family = to.address.isV4() ? AF_INET : AF_INET6;
+        server_ = must(socketIn(ns_, family, type, 0));
+        client_ = must(socketIn(clientNs_, family, type, 0));
+        auto own = socketAddress(local);
+        auto target = socketAddress(to);
+        const timeval patience{5, 0};
+        const int on = 1;  // earlier connections to the port may still be closing
+        ::setsockopt(server_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        ::setsockopt(server_.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+        ::setsockopt(client_.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+        EXPECT_EQ(::bind(server_.get(), own.get(), own.size), 0);
+        if (type == SOCK_STREAM) {
+            EXPECT_EQ(::listen(server_.get(), 1), 0);
+        }
+        EXPECT_EQ(::connect(client_.get(), target.get(), target.size), 0) << std::strerror(errno);
+        EXPECT_EQ(::send(client_.get(), "ask", 3, 0), 3);
+        SocketAddress peer;
+        char buffer[16];
+        const auto got = type == SOCK_STREAM
+                             ? ::accept(server_.get(), peer.get(), &peer.size)
+                             : ::recvfrom(server_.get(), buffer, sizeof buffer, 0, peer.get(), &peer.size);
+        EXPECT_GE(got, 0) << std::strerror(errno);
+        if (type == SOCK_STREAM) accepted_.reset(static_cast<int>(got));
+        return {.protocol = static_cast<uint8_t>(type == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP),
+                .peer = client,
+                .peerPort = portOf(peer),
+                .local = local.address,
+                .localPort = local.port};
+    }
+
+    NetNs clientNs_ = must(NetNs::create());
+    UniqueFd server_;
+    UniqueFd client_;
+    UniqueFd accepted_;
+};
+
+TEST_F(FlowLookupTest, TellsWhereARedirectedFlowWasGoing) {
+    FlowLookup lookup = must(FlowLookup::open(ns_));
+    for (const bool v4 : {true, false}) {
+        const auto local = must(IpAddress::parse(v4 ? "10.0.0.1" : "fd00::1"));
+        const auto client = must(IpAddress::parse(v4 ? "10.0.0.2" : "fd00::2"));
+        const auto outside = must(IpAddress::parse(v4 ? "192.0.2.53" : "2001:db8::53"));
+        for (const int type : {SOCK_DGRAM, SOCK_STREAM}) {
+            for (const auto& to : {outside, local}) {
+                const auto flow = receive({to, 53}, {local, kResolver}, client, type);
+                EXPECT_EQ(must(lookup.originalDestination(flow)), std::pair(to, uint16_t{53}));
+            }
+            const auto direct = receive({local, 5353}, {local, 5353}, client, type);
+            EXPECT_EQ(must(lookup.originalDestination(direct)), std::pair(local, uint16_t{5353}));
+        }
+        ReceivedFlow unknown{.peer = client, .peerPort = 9, .local = local, .localPort = kResolver};
+        EXPECT_EQ(lookup.originalDestination(unknown).error().code, ErrorCode::NotFound);
+    }
+}
+
+TEST_F(FlowLookupTest, CostsLittle) {
+    FlowLookup lookup = must(FlowLookup::open(ns_));
+    const auto local = must(IpAddress::parse("10.0.0.1"));
+    const auto client = must(IpAddress::parse("10.0.0.2"));
+    const auto flow = receive({must(IpAddress::parse("192.0.2.53")), 53}, {local, kResolver}, client, SOCK_DGRAM);
+    constexpr int kRounds = 10000;
+    const Stopwatch watch;
+    for (int i = 0; i < kRounds; ++i) ASSERT_TRUE(lookup.originalDestination(flow));
+    std::printf("conntrack: look up a flow %.1f us\n", watch.us() / kRounds);
 }
 
 }  // namespace
