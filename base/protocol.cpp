@@ -21,4 +21,11 @@ std::string protocolName(uint8_t protocol) {
     }
 }
 
+std::optional<uint8_t> protocolNumber(std::string_view name) {
+    for (const int protocol : {IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP}) {
+        if (name == protocolName(static_cast<uint8_t>(protocol))) return static_cast<uint8_t>(protocol);
+    }
+    return std::nullopt;
+}
+
 }  // namespace weft

@@ -64,6 +64,15 @@ Result<void> checkClusterName(const std::string& text) {
     return makeError(ErrorCode::InvalidArgument, "a cluster's name has 1 to 64 characters");
 }
 
+Result<void> checkDomain(const std::string& text) {
+    const bool named = std::all_of(text.begin(), text.end(), [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.';
+    });
+    const bool dotted = text.starts_with('.') || text.ends_with('.') || text.find("..") != std::string::npos;
+    if (named && !dotted && !text.empty() && text.size() <= 128) return {};
+    return makeError(ErrorCode::InvalidArgument, "\"" + text + "\": expected a domain in lower case, such as weft");
+}
+
 }  // namespace
 
 Result<ipam::DefaultRange> parseAddressPool(std::string_view text) {
@@ -133,6 +142,15 @@ std::variant<Config, Exit> parseCommandLine(int argc, const char* const* argv) {
     app.add_option("--vxlan-port", config.vxlanPort, "UDP port of overlay frames, the same on every host")
         ->check(CLI::Range(1, 65535))
         ->type_name("PORT");
+    app.add_option("--dns-port", config.dnsPort,
+                   "where DNS queries of overlay containers are answered, UDP and TCP; 0: no names across hosts")
+        ->check(CLI::Range(0, 65535))
+        ->type_name("PORT");
+    app.add_option("--domain", config.domain, "containers' names may end with it, as in db.weft")
+        ->check(checkedBy(checkDomain, "NAME"))
+        ->type_name("NAME");
+    app.add_option("--docker-socket", config.dockerSocket, "the engine's API, which tells the names of its containers")
+        ->type_name("PATH");
     std::vector<std::string> keys;
     for (const CLI::Option* option : app.get_options()) {
         for (const std::string& name : option->get_lnames()) {

@@ -25,6 +25,9 @@ struct Config {
     std::vector<ipam::DefaultRange> addressPools;  // empty: ipam's own
     kv::ServiceConfig gossip;                      // its stateDir is the one above
     uint16_t vxlanPort = 4789;
+    uint16_t dnsPort = 7953;                        // UDP and TCP; 0: no names across hosts
+    std::string domain = "weft";                    // names may end with it; lower case, without dots around it
+    std::string dockerSocket = "/run/docker.sock";  // where the engine tells the names of its containers
 };
 
 // "10.208.0.0/12/24": subnets of 24 bits out of 10.208.0.0/12. InvalidArgument.

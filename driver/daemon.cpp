@@ -34,6 +34,7 @@
 #include "driver/http_server.h"
 #include "driver/instance_lock.h"
 #include "driver/modes.h"
+#include "driver/name_service.h"
 #include "driver/plugin_api.h"
 #include "driver/socket.h"
 #include "drivers/bridge/bridge_driver.h"
@@ -164,6 +165,7 @@ private:
     Result<void> makeDrivers();
     ipam::LocalIpamHooks sharedHooks();
     Result<void> makeOverlay(const DriverContext& context);
+    Result<void> startNames();
     Result<void> startServing();
     Result<ListeningSocket> pluginSocket(const std::string& name);
     Result<std::vector<Repair>> reconcile(bool dryRun);
@@ -197,6 +199,7 @@ private:
     std::unique_ptr<ipam::ClusterIpam> sharedIpam_;
     std::unique_ptr<BridgeDriver> bridge_;
     std::unique_ptr<OverlayDriver> overlay_;
+    std::unique_ptr<NameService> names_;  // null: none
     std::unique_ptr<HostDriver> host_;
     std::unique_ptr<NoneDriver> none_;
     std::vector<Mode> modes_;
@@ -234,6 +237,7 @@ Result<void> Daemon::start() {
     WEFT_ASSIGN(gossip_, kv::Service::start(config_.gossip, *database_, metrics_));
     WEFT_TRY(chooseFirewall());
     WEFT_TRY(makeDrivers());
+    WEFT_TRY(startNames());
 
     const auto begin = clock_.now();
     reconcileAndLog();
@@ -331,6 +335,18 @@ Result<void> Daemon::makeOverlay(const DriverContext& context) {
     overlay.port = config_.vxlanPort;
     WEFT_ASSIGN(overlay_, OverlayDriver::create(context, *bridge_, *gossip_, overlay, *sharedIpam_));
     return {};
+}
+
+Result<void> Daemon::startNames() {
+    if (config_.dnsPort == 0) return {};
+    auto started = NameService::start({config_.dnsPort, config_.domain, config_.dockerSocket}, *gossip_, *overlay_,
+                                      netlink_->netns(), metrics_);
+    if (!started && started.error().code == ErrorCode::Unsupported) {
+        logWarn("no names across hosts: {}", started.error().message);
+        return {};
+    }
+    WEFT_ASSIGN(names_, std::move(started));
+    return firewall_->setResolver(config_.dnsPort);
 }
 
 // systemd's if it passed one of that name, wherever it lies; else one of our own.
@@ -462,6 +478,15 @@ std::vector<Check> Daemon::doctor() {
     for (std::string& warning : gossip_->warnings()) {
         checks.push_back({"cluster", Health::Warning, std::move(warning), ""});
     }
+    if (names_ != nullptr) {
+        const std::string trouble = names_->trouble();
+        if (trouble.empty()) {
+            checks.push_back({"names", Health::Good, "the engine tells them", ""});
+        } else {
+            checks.push_back({"names", Health::Warning, "the engine does not tell its containers' names: " + trouble,
+                              "see --docker-socket"});
+        }
+    }
     for (const OverlayStatus& network : overlay_->status()) {
         if (network.conflict.empty()) continue;
         checks.push_back({"overlay " + network.name, Health::Bad, network.conflict,
@@ -548,6 +573,10 @@ void Daemon::run() {
     }
     notifyManager("STOPPING=1");
     server_->stop();
+    // Nobody will answer, so queries go to where they are sent again.
+    if (names_ != nullptr) {
+        if (const auto cleared = firewall_->setResolver(0); !cleared) logWarn("{}", cleared.error().message);
+    }
     logInfo("stopped");
 }
 

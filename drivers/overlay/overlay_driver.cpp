@@ -190,6 +190,27 @@ NetworkPtr OverlayDriver::find(const std::string& name) const {
     return nullptr;
 }
 
+std::optional<std::string> OverlayDriver::overlayName(const NetworkId& networkId) const {
+    const NetworkPtr record = context_.records.network(networkId);
+    if (!record || record->mode != kMode) return std::nullopt;
+    return nameOf(*record);
+}
+
+std::optional<std::string> OverlayDriver::networkAround(const IpAddress& container, const IpAddress& gateway,
+                                                        const std::string& bridge) const {
+    for (const NetworkPtr& record : context_.records.networks(kMode)) {
+        if (!bridge.empty() && record->link != bridge) continue;
+        const auto subnets = bridgeSubnets(record->request);
+        if (!subnets) continue;
+        const auto has = [&](const auto& is) { return std::any_of(subnets->begin(), subnets->end(), is); };
+        if (has([&](const IpamData& subnet) { return gatewayAddress(subnet).address() == gateway; }) &&
+            has([&](const IpamData& subnet) { return subnet.pool.contains(container); })) {
+            return nameOf(*record);
+        }
+    }
+    return std::nullopt;
+}
+
 uint64_t OverlayDriver::stampOf(Clock::Wall time) const {
     const auto since = std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch()).count();
     return static_cast<uint64_t>(std::max<int64_t>(since, 0));

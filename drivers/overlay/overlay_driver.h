@@ -74,6 +74,12 @@ public:
     }
     [[nodiscard]] std::vector<OverlayStatus> status() const;
 
+    // By records alone, any thread. The name on all hosts of a Docker network of this mode.
+    [[nodiscard]] std::optional<std::string> overlayName(const NetworkId& networkId) const;
+    // The network with `container` in a subnet and `gateway` as its own address; with `bridge` not empty on that link.
+    [[nodiscard]] std::optional<std::string> networkAround(const IpAddress& container, const IpAddress& gateway,
+                                                           const std::string& bridge) const;
+
 private:
     // Entries of the kernel's tables.
     struct Tables {

@@ -9,11 +9,14 @@ host may hold anything it did not hold before.
 """
 
 import argparse
+import contextlib
+import ipaddress
 import itertools
 import os
 import shutil
 import signal
 import statistics
+import subprocess
 import sys
 import time
 import traceback
@@ -64,6 +67,17 @@ def closed(place, address, port=80):
     except NoAnswer:
         return
     raise AssertionError(f"{place.name} to {address}:{port} should be closed, {reply} came")
+
+
+@contextlib.contextmanager
+def world_dns(c):
+    """A name server for the world on `outside`; gives the arguments of `docker run` that make a host's containers ask it."""
+    server = c.lab.outside.spawn("python3", f"{REPOSITORY}/tests/e2e/tools/dns_server.py", "0.0.0.0",
+                                 f"{c.lab.directory}/dns.log", log=subprocess.DEVNULL)
+    try:
+        yield lambda i: ("--dns", c.lab.router(c.hosts[i]))
+    finally:
+        server.end(signal.SIGKILL)
 
 
 def ping(place, address, size=56):
@@ -354,6 +368,89 @@ def stranger(c):
         equal(received(), before + 1, "pings that came in")
     finally:
         outside.run("ip", "link", "del", "forged")
+
+
+def resolve(container, name, kind="a"):
+    """What the container's own resolver finds, sorted; nothing if there is no such name."""
+    text = container.run(container.busybox, "nslookup", f"-type={kind}", name, check=False, timeout=20)
+    answers = text.split("\n\n", 1)[-1]
+    return sorted(line.split(": ", 1)[-1].split(" = ")[-1].strip() for line in answers.splitlines()
+                  if line.startswith("Address") or "name = " in line or "service = " in line)
+
+
+def soon_resolves(container, name, addresses, within, kind="a"):
+    wait_for(lambda: resolve(container, name, kind) == sorted(addresses),
+             f"{container.name} finds {addresses} as {name}", within, 0.01)
+
+
+@feature("names: containers find each other by name, alias, hostname, with network and domain, forwards and backwards")
+def names(c):
+    net = c.overlay()
+    with world_dns(c) as dns:
+        a = c.container(net, c.hosts[0], "web", *dns(0), "--network-alias", "shop")
+        b = c.container(net, c.hosts[1], "db", *dns(1), "--network-alias", "data", "--expose", "5432",
+                        "--label", "com.docker.compose.service=store")
+        d = c.container(net, c.hosts[2], "db2", *dns(2), "--network-alias", "data")
+        for name in ("db", "DB", "store", f"db.{net.name}", "db.weft", f"db.{net.name}.weft", b.state["Id"][:12]):
+            soon_resolves(a, name, [b.ip], 2)
+            equal(resolve(a, name, "aaaa"), [b.ip6], f"IPv6 address of {name}")
+        soon_resolves(a, "data", [b.ip, d.ip], 2)
+        soon_resolves(b, "shop", [a.ip], 2)
+        equal(resolve(a, ipaddress.ip_address(b.ip).reverse_pointer, "ptr"), [f"db.{net.name}"], "the address backwards")
+        check(any(f"5432 db.{net.name}" in line for line in resolve(a, "_5432._tcp.db", "srv")), "the exposed port")
+        reaches(a, "tcp", resolve(a, "db")[0], 80, b)
+        equal(resolve(a, "nobody.weft"), [], "a name under the domain that nobody has")
+
+
+@feature("names: those of outside are found as before, and seen as asked by the host")
+def outside_names(c):
+    net = c.overlay()
+    with world_dns(c) as dns:
+        a = c.container(net, c.hosts[0], "web", *dns(0))
+        equal(resolve(a, "www.example.com"), ["203.0.113.7"], "a name of the world")
+        equal(resolve(a, "www"), ["203.0.113.7"], "a name without dots that no container has")
+        over_tcp = ("import socket,struct;s=socket.create_connection((%r,53),3);q=bytes([1,2,1,0,0,1,0,0,0,0,0,0,3])+b'www'"
+                    "+bytes([0,0,1,0,1]);s.sendall(struct.pack('>H',len(q))+q);print(s.recv(512)[-4:].hex())"
+                    % c.lab.router(a.host))
+        equal(a.host.run("nsenter", "-t", str(a.state["State"]["Pid"]), "-n", "python3", "-c", over_tcp).strip(),
+              "cb007107", "over TCP")
+        with open(f"{c.lab.directory}/dns.log", encoding="ascii") as log:
+            equal(set(log.read().split()), {a.host.ip}, "who asked")
+
+
+@feature("names: none of another network, unless the container is on it too")
+def foreign_names(c):
+    net, other = c.overlay(), c.overlay()
+    with world_dns(c) as dns:
+        a = c.container(net, c.hosts[0], "web", *dns(0))
+        b = c.container(other, c.hosts[1], "secret", *dns(1))
+        soon = c.container(other, c.hosts[2], "friend", *dns(2))
+        soon_resolves(soon, "secret", [b.ip], 2)
+        for name in ("secret", f"secret.{other.name}"):
+            equal(resolve(a, name), ["203.0.113.7"], f"{name}, which is passed on")
+        equal(resolve(a, "secret.weft"), [], "secret.weft")
+        a.host.docker("network", "connect", other.name, "web")
+        soon_resolves(a, "secret", [b.on(other)["IPAddress"]], 2)
+
+
+@feature("names: a stopped, renamed or dead host's container is found no longer, and again when it is back")
+def gone_names(c):
+    net = c.overlay()
+    with world_dns(c) as dns:
+        a = c.container(net, c.hosts[0], "web", *dns(0))
+        b = c.container(net, c.hosts[1], "db", *dns(1))
+        soon_resolves(a, "db.weft", [b.ip], 2)
+        b.host.docker("rename", "db", "main")
+        soon_resolves(a, "main.weft", [b.ip], 1)
+        b.host.docker("kill", "main")
+        soon_resolves(a, "main.weft", [], 1)
+        b.host.docker("start", "main")
+        b.name = "main"
+        soon_resolves(a, "main.weft", [b.refresh().ip], 2)
+        b.host.kill_plugin()
+        wait_for(lambda: resolve(a, "main.weft") == [], "the dead daemon's names are gone", 30, 0.2)
+        b.host.start_plugin()
+        soon_resolves(a, "main.weft", [b.ip], 10)
 
 
 def attempt(cluster, function):
