@@ -189,6 +189,12 @@ bool readIn(int fd, std::vector<uint8_t>& bytes, bool& ended) {
     return size >= 0 || errno == EAGAIN || errno == EINTR;
 }
 
+// Of what an asker holds of something bounded, one.
+void giveBack(std::map<IpAddress, size_t>& held, const DnsAsker& asker) {
+    const auto count = held.find(asker.address.ip);
+    if (--count->second == 0) held.erase(count);
+}
+
 }  // namespace
 
 struct DnsServer::Impl {
@@ -214,6 +220,7 @@ struct DnsServer::Impl {
     void pass(int fd, const Datagram& datagram);
     void fail(int fd, const DnsAsker& asker, std::span<const uint8_t> query);
     void finish(int upstream);
+    void forget(std::map<int, Passed>::iterator one);
     void takeStream(int listener);
     void work(Stream& stream, int fd, uint32_t events);
     bool answerFrames(Stream& stream);
@@ -358,9 +365,12 @@ void DnsServer::Impl::finish(int upstream) {
     } else {
         reply(one.socket, one.asker, {buffer.bytes.data(), static_cast<size_t>(size)});
     }
-    const auto count = passedOf.find(one.asker.address.ip);
-    if (--count->second == 0) passedOf.erase(count);
-    passed.erase(found);
+    forget(found);
+}
+
+void DnsServer::Impl::forget(std::map<int, Passed>::iterator one) {
+    giveBack(passedOf, one->second.asker);
+    passed.erase(one);
 }
 
 void DnsServer::Impl::takeStream(int listener) {
@@ -386,8 +396,7 @@ void DnsServer::Impl::takeStream(int listener) {
 
 void DnsServer::Impl::close(Stream& stream) {
     const auto held = streams.at(stream.client.get());  // keeps it until the end of this function
-    const auto count = streamsOf.find(stream.asker.address.ip);
-    if (--count->second == 0) streamsOf.erase(count);
+    giveBack(streamsOf, stream.asker);
     --streamCount;
     if (stream.upstream) streams.erase(stream.upstream.get());
     streams.erase(stream.client.get());
@@ -490,9 +499,7 @@ void DnsServer::Impl::expire(Time now) {
         if (waits && deadline > now) break;
         deadlines.pop_front();
         if (!waits) continue;
-        const auto count = passedOf.find(found->second.asker.address.ip);
-        if (--count->second == 0) passedOf.erase(count);
-        passed.erase(found);
+        forget(found);
     }
     std::vector<std::shared_ptr<Stream>> late;
     for (const auto& [fd, stream] : streams) {
