@@ -19,6 +19,7 @@
 
 #include "ctl/client.h"
 #include "ctl/doctor.h"
+#include "ctl/network.h"
 #include "ctl/ping.h"
 #include "ctl/show.h"
 #include "ctl/table.h"
@@ -29,10 +30,13 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::array<std::string_view, 9> kLists{"networks", "endpoints", "ports", "pools", "leases",
-                                                 "members",  "overlay",   "keys",  "kv"};
+constexpr std::array<std::string_view, 10> kLists{"networks", "endpoints", "ports", "pools", "leases",
+                                                  "members",  "overlay",   "keys",  "kv",    "network"};
 constexpr std::chrono::seconds kEngineTimeout{2};
 constexpr std::chrono::seconds kWatchEvery{1};
+// For all hosts to make or remove a network.
+constexpr std::chrono::seconds kSettlePatience{10};
+constexpr std::chrono::milliseconds kSettleEvery{100};
 
 struct Options {
     std::string runDir = "/run/weft";
@@ -46,6 +50,7 @@ struct Options {
     std::string host;
     bool force = false;
     int count = 5;
+    NetworkFlags network;
 };
 
 bool isList(std::string_view what) {
@@ -197,7 +202,34 @@ Result<std::string> pingHost(const Options& options) {
     return answer.dump();
 }
 
+Result<std::string> networkOfAllHosts(const Options& options) {
+    WEFT_ASSIGN(const std::string all, ask(options, "GET", "/v1/network"));
+    return networkIn(all, options.network.name);
+}
+
+// Asks for it, then waits until the hosts have followed.
+Result<std::string> changeNetwork(const Options& options) {
+    const bool create = options.verb == "create";
+    if (create) {
+        WEFT_ASSIGN(const std::string body, networkBody(options.network));
+        WEFT_TRY(ask(options, "POST", "/v1/network", body));
+    } else {
+        const std::string body = object({{"name", options.network.name}}, options.force ? "force" : "");
+        WEFT_TRY(ask(options, "POST", "/v1/network/remove", body));
+    }
+    const auto limit = std::chrono::steady_clock::now() + kSettlePatience;
+    for (;;) {
+        auto network = networkOfAllHosts(options);
+        const bool gone = !network && network.error().code == ErrorCode::NotFound;
+        if (!create && gone) return object({{"name", options.network.name}});
+        if (!network || isSettled(*network) || std::chrono::steady_clock::now() > limit) return network;
+        std::this_thread::sleep_for(kSettleEvery);
+    }
+}
+
 Result<std::string> answerTo(const Options& options, const std::string& what) {
+    if (what == "network-change") return changeNetwork(options);
+    if (what == "network-inspect" || what == "network-export") return networkOfAllHosts(options);
     if (what == "doctor") return doctor(options);
     if (what == "ping") return pingHost(options);
     if (what == "metrics") return ask(options, "GET", "/metrics");
@@ -218,6 +250,7 @@ Result<std::string> answerTo(const Options& options, const std::string& what) {
 
 Result<std::string> textFor(const Options& options, const std::string& what, const std::string& answer, bool colour) {
     if (what == "metrics") return answer;
+    if (what == "network-export") return exported(answer);
     if (options.json) {
         if (!isList(what) && what != "doctor") return answer + "\n";
         WEFT_ASSIGN(const std::string list, listOf(what, answer));
@@ -226,6 +259,37 @@ Result<std::string> textFor(const Options& options, const std::string& what, con
     Names names;
     if (isList(what)) names = namesFromEngine(askEngine(options, "/networks"), askEngine(options, "/containers/json"));
     return show(what, answer, names, colour);
+}
+
+void addNetworkCommands(CLI::App& app, Options& options) {
+    CLI::App* network = app.add_subcommand("network", "overlay networks made once for all hosts");
+    network->require_subcommand(1);
+    NetworkFlags& flags = options.network;
+    const auto named = [&](const char* verb, const char* help) {
+        CLI::App* command = network->add_subcommand(verb, help);
+        command->add_option("NAME", flags.name, "of the network")->required();
+        return command;
+    };
+    CLI::App* create = named("create", "make it on every host, also on those that join later");
+    const auto many = [create](const char* flag, std::vector<std::string>& values, const char* help, const char* type) {
+        create->add_option(flag, values, help)->type_name(type)->expected(1)->take_all();
+    };
+    many("--subnet", flags.subnets, "one for each family, the same on every host", "PREFIX");
+    many("--ip-range", flags.ranges, "of a subnet: addresses are given from it", "PREFIX");
+    many("--gateway", flags.gateways, "of a subnet; default: its first address", "ADDR");
+    many("--aux-address", flags.auxAddresses, "of a subnet, given to no container", "NAME=ADDR");
+    create->add_flag("--ipv6", flags.ipv6, "IPv6 as well");
+    create->add_flag("--internal", flags.internal, "no way out of the network, and none in");
+    create->add_option("--mtu", flags.mtu, "default: what the underlay carries")
+        ->check(CLI::Range(68, 65535))
+        ->type_name("BYTES");
+    many("-o,--opt", flags.options, "of the driver, as docker network create takes them", "NAME=VALUE");
+    many("--label", flags.labels, "of Docker's network", "NAME=VALUE");
+    create->add_option("--hosts", flags.hosts, "only on hosts whose weftd has this --label")->type_name("LABEL");
+    named("rm", "remove it from every host")->add_flag("--force", options.force, "take containers off it first");
+    network->add_subcommand("ls", "all of them");
+    named("inspect", "one of them, and how far each host is");
+    named("export", "the docker command that makes the same by hand");
 }
 
 }  // namespace
@@ -266,6 +330,7 @@ ExitStatus runCommand(int argc, const char* const* argv, bool colour, std::ostre
          {std::pair("get", "show them"), std::pair("watch", "show changes, until stopped")}) {
         rows->add_subcommand(verb, help)->add_option("PREFIX", options.prefix, "of their keys");
     }
+    addNetworkCommands(app, options);
     CLI::App* key = app.add_subcommand("key", "the cluster's keys");
     key->require_subcommand(1);
     key->add_subcommand("generate", "print a new one, for --key-file; no weftd is needed");
@@ -305,6 +370,10 @@ ExitStatus runCommand(int argc, const char* const* argv, bool colour, std::ostre
     if (!command->get_subcommands().empty()) options.verb = command->get_subcommands().front()->get_name();
     if (what == "key") what = "keys";
     if (what == "node") what = options.verb;
+    if (what == "network" && options.verb != "ls") {
+        const bool changes = options.verb == "create" || options.verb == "rm";
+        what += changes ? "-change" : "-" + options.verb;
+    }
     if (options.verb == "generate") {
         out << kv::Key::generate().base64() << '\n';
         return kDone;

@@ -241,15 +241,85 @@ std::string showForgotten(const Json& json, const Names& /*names*/, bool /*colou
     return harmless(text(json, "done")) + "\n";
 }
 
+Tone toneOf(const std::string& hostState) {
+    if (hostState == "ready" || hostState == "removed") return Tone::Good;
+    if (hostState == "elsewhere" || hostState == "away") return Tone::Faint;
+    return hostState == "waiting" ? Tone::Warning : Tone::Bad;
+}
+
+// "2 of 3 hosts, 1 away"
+std::string hostsOf(const Json& network) {
+    size_t ready = 0;
+    size_t away = 0;
+    size_t meant = 0;
+    for (const Json& host : network.at("hosts")) {
+        const std::string state = text(host, "state");
+        if (state == "ready") ++ready;
+        if (state == "away") ++away;
+        if (state != "elsewhere") ++meant;
+    }
+    return fmt::format("{} of {}", ready, meant) + (away == 0 ? "" : fmt::format(", {} away", away));
+}
+
+std::string showSharedNetworks(const Json& json, const Names& /*names*/, bool colour) {
+    Table table({"NETWORK", "SUBNETS", "READY ON", "ONLY HOSTS", "STATE"});
+    for (const Json& network : json.at("network")) {
+        const Json& spec = network.at("spec");
+        const bool removed = spec.is_null();
+        std::string state = removed ? "being removed" : "";
+        for (const Json& host : network.at("hosts")) {
+            if (toneOf(text(host, "state")) == Tone::Bad) {
+                state += fmt::format("{}{} on {}", state.empty() ? "" : ", ", text(host, "state"), text(host, "host"));
+            }
+        }
+        table.add({text(network, "name"), removed ? "" : joined(spec.at("subnets")), hostsOf(network),
+                   removed ? "" : text(spec, "hosts"), Cell(state, Tone::Bad)});
+    }
+    return rendered(table, "no networks of all hosts; make one with: weftctl network create NAME --subnet 10.32.0.0/16",
+                    colour);
+}
+
+std::string showSharedNetwork(const Json& json, const Names& /*names*/, bool colour) {
+    std::string out = text(json, "name") + "\n";
+    if (const auto spec = json.find("spec"); spec != json.end() && !spec->is_null()) {
+        for (const auto& [field, value] : spec->items()) {
+            if (field == "name") continue;
+            const std::string shown = value.is_array() ? joined(value) : text(*spec, field.c_str());
+            out += fmt::format("{:14} {}\n", field, harmless(shown));
+        }
+    }
+    Table table({"HOST", "STATE", "DETAIL"});
+    for (const Json& host : json.value("hosts", Json::array())) {
+        const std::string state = text(host, "state");
+        table.add({text(host, "host"), Cell(state, toneOf(state)), text(host, "detail")});
+    }
+    return out + rendered(table, "gone from every host", colour);
+}
+
 struct View {
     std::string_view what;
     std::string (*show)(const Json&, const Names&, bool);
 };
 constexpr View kViews[] = {
-    {"status", showStatus},    {"networks", showNetworks}, {"endpoints", showEndpoints}, {"ports", showPorts},
-    {"pools", showPools},      {"leases", showLeases},     {"doctor", showDoctor},       {"reconcile", showReconcile},
-    {"members", showMembers},  {"overlay", showOverlay},   {"keys", showKeys},           {"kv", showRows},
-    {"forget", showForgotten}, {"ping", showPing},         {"log-level", showLogLevel},  {"version", showVersion},
+    {"status", showStatus},
+    {"networks", showNetworks},
+    {"endpoints", showEndpoints},
+    {"ports", showPorts},
+    {"pools", showPools},
+    {"leases", showLeases},
+    {"doctor", showDoctor},
+    {"reconcile", showReconcile},
+    {"members", showMembers},
+    {"overlay", showOverlay},
+    {"keys", showKeys},
+    {"kv", showRows},
+    {"forget", showForgotten},
+    {"ping", showPing},
+    {"log-level", showLogLevel},
+    {"version", showVersion},
+    {"network", showSharedNetworks},
+    {"network-inspect", showSharedNetwork},
+    {"network-change", showSharedNetwork},
 };
 
 }  // namespace
@@ -344,6 +414,9 @@ bool foundTrouble(std::string_view what, std::string_view json) {
         return found != parsed.end() && std::any_of(found->begin(), found->end(), is);
     };
     if (what == "doctor") return any("checks", [](const Json& check) { return text(check, "health") == "bad"; });
+    if (what == "network-change") {
+        return any("hosts", [](const Json& host) { return toneOf(text(host, "state")) == Tone::Bad; });
+    }
     return what == "reconcile" && any("repairs", [](const Json& repair) { return !text(repair, "error").empty(); });
 }
 

@@ -24,8 +24,8 @@ Names namesFromEngine(std::string_view networks, std::string_view containers);
 // `what` is the last part of the control path: "networks", "ports", ... Corrupt when `json` is not weftd's answer.
 Result<std::string> show(std::string_view what, std::string_view json, const Names& names, bool colour);
 
-// The array inside weftd's answer to networks, endpoints, ports, pools, leases, members, overlay, keys, kv or doctor.
-// Corrupt when there is none.
+// The array inside weftd's answer to networks, endpoints, ports, pools, leases, members, overlay, keys, kv, network or
+// doctor. Corrupt when there is none.
 Result<std::string> listOf(std::string_view what, std::string_view json);
 
 using RowName = std::pair<std::string, std::string>;  // key, owner
@@ -39,7 +39,7 @@ Result<kv::Address> addressOf(std::string_view members, const std::string& host)
 // Paths of the plugin sockets by weftd's answer to status; none when it is no such answer.
 std::vector<std::string> pluginSockets(std::string_view status);
 
-// Whether doctor found something bad, or a repair of reconcile failed.
+// Whether doctor found something bad, a repair of reconcile failed, or a host did not follow a change of a network.
 bool foundTrouble(std::string_view what, std::string_view json);
 
 // The error weftd told, or the answer's text.

@@ -149,8 +149,11 @@ std::variant<Config, Exit> parseCommandLine(int argc, const char* const* argv) {
     app.add_option("--domain", config.domain, "containers' names may end with it, as in db.weft")
         ->check(checkedBy(checkDomain, "NAME"))
         ->type_name("NAME");
-    app.add_option("--docker-socket", config.dockerSocket, "the engine's API, which tells the names of its containers")
+    app.add_option("--docker-socket", config.dockerSocket,
+                   "the engine's API: tells the names of containers, makes the networks of weftctl network create")
         ->type_name("PATH");
+    app.add_option("--label", config.labels, "of this host, for weftctl network create --hosts; repeat for more")
+        ->type_name("LABEL");
     std::vector<std::string> keys;
     for (const CLI::Option* option : app.get_options()) {
         for (const std::string& name : option->get_lnames()) {

@@ -27,7 +27,8 @@ struct Config {
     uint16_t vxlanPort = 4789;
     uint16_t dnsPort = 7953;                        // UDP and TCP; 0: no names across hosts
     std::string domain = "weft";                    // names may end with it; lower case, without dots around it
-    std::string dockerSocket = "/run/docker.sock";  // where the engine tells the names of its containers
+    std::string dockerSocket = "/run/docker.sock";  // the engine's API
+    std::vector<std::string> labels;                // of this host, for networks that are meant for some hosts only
 };
 
 // "10.208.0.0/12/24": subnets of 24 bits out of 10.208.0.0/12. InvalidArgument.

@@ -81,12 +81,30 @@ std::string_view healthName(Health health) {
     return "";
 }
 
-// The body's field of that type, or absent on anything else.
-Result<Json> bodyField(const HttpRequest& request, const char* key) {
-    const Json json = Json::parse(request.body, nullptr, false);
-    if (json.is_discarded() || !json.is_object()) {
-        return makeError(ErrorCode::InvalidArgument, "request body: expected a JSON object");
+HttpResponse failure(const Error& error) {
+    switch (error.code) {
+        case ErrorCode::InvalidArgument:
+        case ErrorCode::Unsupported:
+            return failure(400, error.message);
+        case ErrorCode::NotFound:
+            return failure(404, error.message);
+        case ErrorCode::AlreadyExists:
+        case ErrorCode::Busy:
+            return failure(409, error.message);
+        default:
+            return failure(500, error.message);
     }
+}
+
+Result<Json> bodyOf(const HttpRequest& request) {
+    Json json = Json::parse(request.body, nullptr, false);
+    if (json.is_object()) return json;
+    return makeError(ErrorCode::InvalidArgument, "request body: expected a JSON object");
+}
+
+// The body's field, or null.
+Result<Json> bodyField(const HttpRequest& request, const char* key) {
+    WEFT_ASSIGN(const Json json, bodyOf(request));
     const auto found = json.find(key);
     return found == json.end() ? Json() : *found;
 }
@@ -112,6 +130,7 @@ struct ControlApi::Routes {
         for (const OverlayStatus& network : sources.overlay()) {
             if (!network.conflict.empty()) all.push_back("overlay network " + network.name + ": " + network.conflict);
         }
+        for (std::string& warning : sources.sharedNetworks->warnings()) all.push_back(std::move(warning));
         return all;
     }
 
@@ -291,6 +310,43 @@ struct ControlApi::Routes {
         return answer({{"overlay", std::move(list)}, {"blocks", blocks ? *blocks : blocks.error().message}});
     }
 
+    static HttpResponse sharedNetworks(ControlApi& api, const HttpRequest&) {
+        const auto networks = api.sources_.sharedNetworks->list();
+        if (!networks) return failure(networks.error());
+        Json list = Json::array();
+        for (const SharedNetwork& network : *networks) {
+            Json hosts = Json::array();
+            for (const HostReport& host : network.hosts) {
+                hosts.push_back({{"host", host.host},
+                                 {"state", host.away ? "away" : toString(host.state)},
+                                 {"detail", host.detail}});
+            }
+            list.push_back({{"name", network.name},
+                            {"spec", network.spec ? toJson(*network.spec) : Json()},
+                            {"hosts", std::move(hosts)}});
+        }
+        return answer({{"network", std::move(list)}});
+    }
+
+    static HttpResponse createNetwork(ControlApi& api, const HttpRequest& request) {
+        const auto body = bodyOf(request);
+        if (!body) return failure(body.error());
+        const auto spec = parseNetworkSpec(*body);
+        if (!spec) return failure(spec.error());
+        const auto done = api.sources_.sharedNetworks->create(*spec);
+        return done ? answer({{"name", spec->name}}) : failure(done.error());
+    }
+
+    static HttpResponse removeNetwork(ControlApi& api, const HttpRequest& request) {
+        const auto name = bodyField(request, "name");
+        const auto force = bodyField(request, "force");
+        if (!name || !force) return failure((name ? force : name).error());
+        if (!name->is_string()) return failure(400, "name: expected a string");
+        const auto done =
+            api.sources_.sharedNetworks->remove(name->get<std::string>(), force->is_boolean() && force->get<bool>());
+        return done ? answer({{"name", *name}}) : failure(done.error());
+    }
+
     static HttpResponse rows(ControlApi& api, const HttpRequest& request) {
         const auto found = std::make_shared<std::vector<std::pair<std::string, kv::Row>>>();
         const auto done = api.sources_.gossip->call([found, prefix = request.query](kv::Node& node) {
@@ -415,10 +471,13 @@ struct ControlApi::Routes {
         std::string_view path;
         HttpResponse (*run)(ControlApi&, const HttpRequest&);
     };
-    static constexpr std::array<Route, 18> kAll{{
+    static constexpr std::array<Route, 21> kAll{{
         {"GET", "/v1/members", members},
         {"GET", "/v1/overlay", overlay},
         {"GET", "/v1/kv", rows},
+        {"GET", "/v1/network", sharedNetworks},
+        {"POST", "/v1/network", createNetwork},
+        {"POST", "/v1/network/remove", removeNetwork},
         {"GET", "/v1/keys", getKeys},
         {"POST", "/v1/keys", changeKeys},
         {"POST", "/v1/forget", forget},

@@ -3,12 +3,15 @@
 //     GET  /v1/version status networks endpoints ports pools leases doctor log-level
 //     GET  /v1/members overlay keys
 //     GET  /v1/kv?PREFIX
+//     GET  /v1/network             networks of all hosts, and how far each host is
+//     POST /v1/network             body: toJson() of a NetworkSpec
+//     POST /v1/network/remove      body {"name": NAME, "force": bool}
 //     POST /v1/reconcile    body {"dryRun": bool}
 //     POST /v1/keys         body {"add": BASE64}, {"use": ID} or {"remove": ID}
 //     POST /v1/forget       body {"node": NAME, "force": bool}
 //     PUT  /v1/log-level    body {"level": "debug"}
 //
-// Failures are {"error": TEXT} with status 400, 404, 405 or 500.
+// Failures are {"error": TEXT} with status 400, 404, 405, 409 or 500.
 #pragma once
 
 #include <functional>
@@ -20,6 +23,7 @@
 #include "driver/doctor.h"
 #include "driver/http_server.h"
 #include "driver/modes.h"
+#include "driver/shared_networks.h"
 #include "drivers/overlay/overlay_driver.h"
 #include "ipam/local_ipam.h"
 #include "kv/service.h"
@@ -33,6 +37,7 @@ struct ControlSources {
     std::function<std::vector<ipam::PoolInfo>()> pools;
     std::function<std::vector<ipam::LeaseInfo>()> leases;
     kv::Service* gossip = nullptr;
+    SharedNetworks* sharedNetworks = nullptr;
     std::function<std::vector<OverlayStatus>()> overlay;
     std::function<Result<std::string>()> blocks;  // who holds which addresses
     std::function<Result<std::string>(const std::string& node, bool force)> forget;

@@ -36,6 +36,7 @@
 #include "driver/modes.h"
 #include "driver/name_service.h"
 #include "driver/plugin_api.h"
+#include "driver/shared_networks.h"
 #include "driver/socket.h"
 #include "drivers/bridge/bridge_driver.h"
 #include "drivers/context.h"
@@ -200,6 +201,7 @@ private:
     std::unique_ptr<BridgeDriver> bridge_;
     std::unique_ptr<OverlayDriver> overlay_;
     std::unique_ptr<NameService> names_;  // null: none
+    std::unique_ptr<SharedNetworks> sharedNetworks_;
     std::unique_ptr<HostDriver> host_;
     std::unique_ptr<NoneDriver> none_;
     std::vector<Mode> modes_;
@@ -238,6 +240,11 @@ Result<void> Daemon::start() {
     WEFT_TRY(chooseFirewall());
     WEFT_TRY(makeDrivers());
     WEFT_TRY(startNames());
+    SharedNetworksConfig shared{config_.dockerSocket, config_.labels, {}};
+    shared.removeForgotten = [this](const std::string& name, const std::set<NetworkId>& known) {
+        return overlay_->removeForgotten(name, known);
+    };
+    WEFT_ASSIGN(sharedNetworks_, SharedNetworks::start(std::move(shared), *gossip_, clock_));
 
     const auto begin = clock_.now();
     reconcileAndLog();
@@ -373,6 +380,7 @@ Result<void> Daemon::startServing() {
         return all;
     };
     sources.gossip = gossip_.get();
+    sources.sharedNetworks = sharedNetworks_.get();
     sources.overlay = [this] { return overlay_->status(); };
     sources.blocks = [this] { return sharedIpam_->describe(); };
     sources.forget = [this](const std::string& node, bool force) { return sharedIpam_->forgetNode(node, force); };
@@ -477,6 +485,9 @@ std::vector<Check> Daemon::doctor() {
     }
     for (std::string& warning : gossip_->warnings()) {
         checks.push_back({"cluster", Health::Warning, std::move(warning), ""});
+    }
+    for (std::string& warning : sharedNetworks_->warnings()) {
+        checks.push_back({"networks of all hosts", Health::Warning, std::move(warning), "weftctl network ls"});
     }
     if (names_ != nullptr) {
         const std::string trouble = names_->trouble();

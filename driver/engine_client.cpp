@@ -32,6 +32,23 @@ Error whyNot(const std::string& socketPath, httplib::Error error) {
                      fmt::format("{}: {}", socketPath, httplib::to_string(error)));
 }
 
+// The engine's own words in {"message": "..."}.
+std::string wordsOf(const httplib::Response& response) {
+    const auto body = nlohmann::json::parse(response.body, nullptr, false);
+    return body.is_object() ? body.value("message", response.body) : response.body;
+}
+
+Result<void> check(const std::string& socketPath, const std::string& path, const httplib::Result& result) {
+    if (!result) return whyNot(socketPath, result.error());
+    const int status = result->status;
+    if (status >= 200 && status < 300) return {};
+    const ErrorCode code = status == 404   ? ErrorCode::NotFound
+                           : status == 409 ? ErrorCode::AlreadyExists
+                           : status == 403 ? ErrorCode::Busy  // a network with containers on it
+                                           : ErrorCode::Internal;
+    return makeError(code, fmt::format("engine: {}: status {}: {}", path, status, wordsOf(*result)));
+}
+
 }  // namespace
 
 struct EngineClient::Impl {
@@ -55,13 +72,18 @@ EngineClient::~EngineClient() = default;
 
 Result<nlohmann::json> EngineClient::get(const std::string& path) {
     const auto result = impl_->calls.Get(path, headers());
-    if (!result) return whyNot(impl_->socketPath, result.error());
+    WEFT_TRY(check(impl_->socketPath, path, result));
     auto body = nlohmann::json::parse(result->body, nullptr, false);
-    if (result->status == 404) return makeError(ErrorCode::NotFound, path + ": " + result->body);
-    if (result->status != 200 || body.is_discarded()) {
-        return makeError(ErrorCode::Internal, fmt::format("{}: status {}: {}", path, result->status, result->body));
-    }
+    if (body.is_discarded()) return makeError(ErrorCode::Internal, path + ": the engine's answer is no JSON");
     return body;
+}
+
+Result<void> EngineClient::post(const std::string& path, const nlohmann::json& body) {
+    return check(impl_->socketPath, path, impl_->calls.Post(path, headers(), body.dump(), "application/json"));
+}
+
+Result<void> EngineClient::remove(const std::string& path) {
+    return check(impl_->socketPath, path, impl_->calls.Delete(path, headers()));
 }
 
 Result<void> EngineClient::events(const std::string& query, const std::function<void()>& onOpen,

@@ -20,12 +20,14 @@ public:
     explicit EngineClient(std::string socketPath);
     ~EngineClient();
 
-    // NotFound: the engine knows no such thing; Unavailable: it is away; Timeout; Internal with its own words else.
-    // One caller at a time.
+    // NotFound: the engine knows no such thing; AlreadyExists and Busy: it has one, or still uses it; Unavailable: it
+    // is away; Timeout; Internal else. With its own words. One caller at a time.
     Result<nlohmann::json> get(const std::string& path);
+    Result<void> post(const std::string& path, const nlohmann::json& body);
+    Result<void> remove(const std::string& path);
 
     // Blocks while the engine tells events, and calls `onOpen` once it does, then `onEvents` for each piece that comes,
-    // a JSON object a line. Beside get(): on a connection of its own.
+    // a JSON object a line. Beside the others: on a connection of its own.
     Result<void> events(const std::string& query, const std::function<void()>& onOpen,
                         const std::function<void(std::string_view)>& onEvents);
 

@@ -379,6 +379,15 @@ Result<void> OverlayDriver::deleteNetwork(const NetworkId& networkId) {
     return outcome;
 }
 
+Result<void> OverlayDriver::removeForgotten(const std::string& name, const std::set<NetworkId>& known) {
+    const NetworkPtr record = find(name);
+    if (!record || known.contains(record->request.networkId)) return {};
+    const NetworkId id = record->request.networkId;
+    if (!context_.records.endpoints(id).empty()) return {};
+    logInfo("network that the engine forgot removed network={} name={}", id.brief(), logValue(name));
+    return deleteNetwork(id);
+}
+
 Result<void> OverlayDriver::removeTunnel(const NetworkId& networkId) {
     tunnels_.erase(networkId);
     WEFT_TRY(guard());

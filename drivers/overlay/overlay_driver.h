@@ -65,6 +65,10 @@ public:
         return bridge_.revokeExternalConnectivity(networkId, endpointId);
     }
 
+    // Removes the network of that name if no container is on it and it is none of `known`, the engine's: then the
+    // engine forgot it while weftd could not be told.
+    Result<void> removeForgotten(const std::string& name, const std::set<NetworkId>& known);
+
     // The tunnels, their tables against a dump, and this host's rows; after the bridge driver's.
     Result<std::vector<Repair>> reconcile(bool dryRun) override;
 

@@ -12,7 +12,9 @@ import argparse
 import contextlib
 import ipaddress
 import itertools
+import json
 import os
+import shlex
 import shutil
 import signal
 import statistics
@@ -451,6 +453,129 @@ def gone_names(c):
         wait_for(lambda: resolve(a, "main.weft") == [], "the dead daemon's names are gone", 30, 0.2)
         b.host.start_plugin()
         soon_resolves(a, "main.weft", [b.ip], 10)
+
+
+def shared_subnets(number):
+    return "--ipv6", "--subnet", f"10.{200 + number}.0.0/16", "--subnet", f"fd{number}::/64"
+
+
+def on_engine(host, name):
+    """The host's Docker network of that name, if there is one."""
+    found = host.docker("network", "ls", "-q", "--filter", f"name=^{name}$").split()
+    return host.inspect("network", found[0]) if found else None
+
+
+def soon_everywhere(c, name, there=True, hosts=None, within=5):
+    for host in hosts or c.hosts:
+        wait_for(lambda host=host: bool(on_engine(host, name)) == there,
+                 f"{name} is {'on' if there else 'gone from'} {host.name}", within, 0.1)
+
+
+@feature("a network made once is on every host; it is not removed while in use, and then from every host")
+def made_once(c):
+    first, name = c.hosts[0], "once"
+    c.ctl(first, "network", "create", name, *shared_subnets(1), "--mtu", "1400", "--label", "team=blue")
+    soon_everywhere(c, name, within=1)
+    with world_dns(c) as dns:
+        containers = in_parallel(*(lambda i=i, host=host: c.container_on(name, host, f"c{i}", *dns(i))
+                                   for i, host in enumerate(c.hosts)))
+        for a, b in pairs(containers):
+            soon_resolves(a, b.name, [b.ip], 2)
+            reaches(a, "tcp", b.ip, 80, b)
+            reaches(a, "tcp", b.ip6, 80, b)
+        for host in c.hosts:
+            network = on_engine(host, name)
+            equal([subnet["Subnet"] for subnet in network["IPAM"]["Config"]], ["10.201.0.0/16", "fd1::/64"], "subnets")
+            equal(network["Options"]["com.docker.network.driver.mtu"], "1400", "MTU")
+            equal(network["Labels"]["team"], "blue", "label")
+        check("is there already" in refused(c.ctl, first, "network", "create", name, *shared_subnets(2)), "made twice")
+        why = refused(c.ctl, c.hosts[1], "network", "rm", name)
+        check(all(f"c{i} on node{i + 1}" in why for i in range(HOSTS)), f"users are not named: {why}")
+    for one in containers:
+        one.host.docker("rm", "-f", one.name)
+    by_hand = first.run(f"{REPOSITORY}/build/bin/weftctl", "--run-dir", "/run/weft", "network", "export", name)
+    made = on_engine(first, name)
+    c.ctl(c.hosts[1], "network", "rm", name)
+    soon_everywhere(c, name, there=False)
+    first.docker(*shlex.split(by_hand)[1:])
+    for field in ("IPAM", "Options", "Internal", "EnableIPv6"):
+        equal(on_engine(first, name)[field], made[field], f"{field} by the exported command")
+    first.docker("network", "rm", name)
+
+
+@feature("networks made, removed and made anew while a host was away, its daemon or its engine")
+def made_while_away(c):
+    first, last = c.hosts[0], c.hosts[2]
+    for number, name in ((1, "kept"), (2, "dropped"), (3, "anew")):
+        c.ctl(first, "network", "create", name, *shared_subnets(number))
+    soon_everywhere(c, "anew")
+    last.kill_plugin()
+    wait_for(lambda: any(member["state"] == "dead" for member in c.ctl(first, "members")), "it is declared dead", 30)
+    c.ctl(first, "network", "rm", "dropped")
+    c.ctl(first, "network", "rm", "anew")
+    c.ctl(first, "network", "create", "anew", *shared_subnets(4))
+    c.ctl(first, "network", "create", "late", *shared_subnets(5))
+    last.start_plugin()
+    soon_everywhere(c, "late", within=20)
+    soon_everywhere(c, "dropped", there=False)
+    wait_for(lambda: on_engine(last, "anew")["IPAM"]["Config"][0]["Subnet"] == "10.204.0.0/16", "the new subnet", 5, 0.1)
+    a, b = (c.container_on("anew", host, f"c{host.name}") for host in (first, last))
+    soon_reaches(b, "tcp", a.ip, 80, a, 3)
+
+    last.kill_engine()
+    c.ctl(first, "network", "rm", "late")
+    c.ctl(first, "network", "create", "later", *shared_subnets(6))
+    states = {host["host"]: host["state"] for host in c.ctl(first, "network", "inspect", "later")["hosts"]}
+    equal(states, {"node1": "ready", "node2": "ready", "node3": "waiting"}, "states while an engine is away")
+    last.start_engine()
+    soon_everywhere(c, "later", within=20)
+    soon_everywhere(c, "late", there=False)
+
+
+@feature("a network of labelled hosts only; one made by hand of that name is left alone and told of")
+def labelled(c):
+    first, second, third = c.hosts
+    second.docker("network", "create", "-d", "weft-bridge", "mine")
+    by_hand = on_engine(second, "mine")
+    told = json.loads(first.run(f"{REPOSITORY}/build/bin/weftctl", "--run-dir", "/run/weft", "--json", "network", "create",
+                                "mine", *shared_subnets(1), check=False))
+    equal({host["host"]: host["state"] for host in told["hosts"]},
+          {"node1": "ready", "node2": "by hand", "node3": "ready"}, "what the hosts did")
+    check(any("mine" in warning for warning in c.ctl(second, "status")["warnings"]), "its host does not tell of it")
+    c.ctl(first, "network", "rm", "mine")
+    soon_everywhere(c, "mine", there=False, hosts=(first, third))
+    equal(on_engine(second, "mine")["Id"], by_hand["Id"], "the network made by hand")
+    second.docker("network", "rm", "mine")
+
+    c.ctl(first, "network", "create", "only2", *shared_subnets(2), "--hosts", "node2")
+    soon_everywhere(c, "only2", hosts=(second,))
+    check(not on_engine(first, "only2") and not on_engine(third, "only2"), "it is on hosts without the label")
+
+
+@feature("weftd killed while it makes or removes a network: then it is on every host, or on none")
+def killed_making(c):
+    first = c.hosts[0]
+
+    def decided():
+        rows = c.ctl(first, "kv", "get", "networks/torn")
+        there = {bool(on_engine(host, "torn")) for host in c.hosts}
+        return len(there) == 1 and not any('"draft"' in row["value"] for row in rows)
+
+    for number in range(4):
+        removing = number % 2
+        if removing:
+            c.ctl(first, "network", "create", "torn", *shared_subnets(number))
+        verb = ("rm", "torn") if removing else ("create", "torn", *shared_subnets(number))
+        asked = first.spawn(f"{REPOSITORY}/build/bin/weftctl", "--run-dir", "/run/weft", "network", *verb)
+        time.sleep(number * 0.03)
+        first.kill_plugin()
+        asked.wait()
+        first.start_plugin()
+        wait_for(c.all_alive, "all members alive", 20)
+        wait_for(decided, "all hosts agree", 90, 0.3)
+        if on_engine(first, "torn"):
+            c.ctl(first, "network", "rm", "torn")
+            soon_everywhere(c, "torn", there=False)
 
 
 def attempt(cluster, function):

@@ -38,7 +38,7 @@ class Cluster:
                 file.write(key + "\n")
             seed = f" --join {self.address(self.hosts[0])}" if self.hosts else ""
             address = lab.address_of(number + 1, family)
-            command = (PLUGIN_COMMAND + f" --log-level {log_level} --node-name {{name}} --cluster e2e --key-file {key_file} "
+            command = (PLUGIN_COMMAND + f" --log-level {log_level} --node-name {{name}} --label {{name}} --cluster e2e --key-file {key_file} "
                        f"--bind {bracketed(address)}{seed}")
             self.hosts.append(lab.add_host(f"node{number + 1}", iptables=iptables,
                                            plugin=Plugin(command, firewall)))
@@ -58,7 +58,11 @@ class Cluster:
         return Overlay(self, next(self.numbers), options, hosts)
 
     def container(self, overlay, host, name, *args):
-        host.docker("run", "-d", "--network", overlay.name, "--name", name, "--hostname", name, *args, IMAGE)
+        return self.container_on(overlay.name, host, name, *args)
+
+    @staticmethod
+    def container_on(network, host, name, *args):
+        host.docker("run", "-d", "--network", network, "--name", name, "--hostname", name, *args, IMAGE)
         container = Container(host, name)
         wait_for(lambda: container.ask("tcp", "127.0.0.1", 80, timeout=1), f"{name} serves", timeout=5)
         return container
@@ -71,6 +75,8 @@ class Cluster:
         return 1500 - VXLAN_OVERHEAD[self.family]
 
     def clean_up(self):
+        for network in self.ctl(self.hosts[0], "network", "ls"):
+            self.ctl(self.hosts[0], "network", "rm", "--force", network["name"])
         for host in self.hosts:
             if containers := host.docker("ps", "-aq").split():
                 host.docker("rm", "-f", *containers)

@@ -34,6 +34,7 @@ protected:
         gossip.nodeName = "here";
         gossip.stateDir = directory;
         gossip_ = *kv::Service::start(gossip, *database_, metrics_);
+        sharedNetworks_ = *SharedNetworks::start({directory + "/docker.sock", {}, {}}, *gossip_, clock_);
         overlay_.push_back({.id = NetworkId("o1"),
                             .name = "backend",
                             .vni = 4711,
@@ -52,6 +53,7 @@ protected:
         sources.pools = [this] { return ipam_->listPools(); };
         sources.leases = [this] { return ipam_->listLeases(); };
         sources.gossip = gossip_.get();
+        sources.sharedNetworks = sharedNetworks_.get();
         sources.overlay = [this] { return overlay_; };
         sources.blocks = [] { return std::string("10.32.0.0/16: all of it here"); };
         sources.forget = [](const std::string& node, bool force) -> Result<std::string> {
@@ -70,6 +72,7 @@ protected:
     }
 
     ~ControlApiTest() override {
+        sharedNetworks_.reset();
         gossip_.reset();
         database_.reset();
         std::filesystem::remove_all(directory_);
@@ -87,6 +90,7 @@ protected:
     std::filesystem::path directory_;
     std::unique_ptr<Database> database_;
     std::unique_ptr<kv::Service> gossip_;
+    std::unique_ptr<SharedNetworks> sharedNetworks_;
     std::vector<OverlayStatus> overlay_;
     PublishingDriver driver_;
     RecordingDriver plain_;
@@ -198,6 +202,23 @@ TEST_F(ControlApiTest, UnknownPathsAre404) {
     const HttpResponse response = api_->handle({"GET", "/v2/status", "", ""});
     EXPECT_EQ(response.status, 404);
     EXPECT_EQ(Json::parse(response.body)["error"], "no such path: /v2/status");
+}
+
+TEST_F(ControlApiTest, MakesNetworksOfAllHosts) {
+    const auto status = [this](const std::string& path, const std::string& body) {
+        return api_->handle({"POST", path, "", body}).status;
+    };
+    EXPECT_EQ(status("/v1/network", "no json"), 400);
+    EXPECT_EQ(status("/v1/network", R"({"name":"shop"})"), 400);
+    EXPECT_EQ(status("/v1/network", R"({"name":"shop","subnets":["10.1.0.0/16"]})"), 500) << "there is no engine";
+    EXPECT_EQ(status("/v1/network", R"({"name":"shop","subnets":["10.1.0.0/16"],"hosts":"db"})"), 200);
+    EXPECT_EQ(status("/v1/network", R"({"name":"shop","subnets":["10.1.0.0/16"],"hosts":"db"})"), 409);
+    const Json network = get("/v1/network")["network"][0];
+    EXPECT_EQ(network["spec"]["subnets"], Json({"10.1.0.0/16"}));
+    EXPECT_EQ(network["hosts"][0]["host"], "here");
+    EXPECT_EQ(status("/v1/network/remove", R"({"name":7})"), 400);
+    EXPECT_EQ(status("/v1/network/remove", R"({"name":"other"})"), 404);
+    EXPECT_EQ(status("/v1/network/remove", R"({"name":"shop"})"), 200);
 }
 
 }  // namespace

@@ -1,0 +1,414 @@
+#include "driver/shared_networks.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/log.h"
+#include "drivers/overlay/overlay_names.h"
+#include "drivers/overlay/overlay_rows.h"
+
+namespace weft::driver {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr std::chrono::milliseconds kRegularly{60'000};
+constexpr std::chrono::milliseconds kWhileRefused{10'000};
+constexpr std::chrono::milliseconds kWhileAway{1'000};
+// An engine tries a plugin for 30 s before it gives up.
+constexpr std::chrono::seconds kDraftKept{35};
+constexpr size_t kMaxUsersNamed = 10;
+
+Clock::Wall timeOf(uint64_t stamp) {
+    return Clock::Wall(std::chrono::milliseconds(stamp));
+}
+
+std::chrono::milliseconds patienceAfter(HostState state) {
+    switch (state) {
+        case HostState::Waiting:
+            return kWhileAway;
+        case HostState::Failed:
+        case HostState::InUse:
+            return kWhileRefused;
+        default:
+            return kRegularly;
+    }
+}
+
+HostState stateAfter(const Error& error) {
+    switch (error.code) {
+        case ErrorCode::Unavailable:
+        case ErrorCode::Timeout:
+            return HostState::Waiting;
+        case ErrorCode::Busy:
+            return HostState::InUse;
+        default:
+            return HostState::Failed;
+    }
+}
+
+std::string keyOf(const std::string& name) {
+    return std::string(kSharedNetworkPrefix) + name;
+}
+
+std::optional<uint64_t> stampOf(const Json& network) {
+    const auto labels = network.find("Labels");
+    if (labels == network.end() || !labels->is_object()) return std::nullopt;
+    const std::string text = labels->value(kStampLabel, "");
+    uint64_t stamp = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), stamp);
+    if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+    return stamp;
+}
+
+std::string listed(const std::vector<std::string>& names) {
+    std::string text;
+    for (size_t i = 0; i < std::min(names.size(), kMaxUsersNamed); ++i) text += (i == 0 ? "" : ", ") + names[i];
+    if (names.size() > kMaxUsersNamed) text += fmt::format(" and {} more", names.size() - kMaxUsersNamed);
+    return text;
+}
+
+}  // namespace
+
+struct SharedNetworks::Known {
+    using Rows = std::map<kv::NodeId, NetworkRow>;
+
+    kv::NodeId self;
+    std::vector<kv::Member> members;
+    std::map<std::string, Rows> networks;
+
+    [[nodiscard]] NetworkRow* own(const std::string& name) {
+        const auto rows = networks.find(name);
+        if (rows == networks.end()) return nullptr;
+        const auto row = rows->second.find(self);
+        return row == rows->second.end() ? nullptr : &row->second;
+    }
+    [[nodiscard]] std::optional<NetworkRow> truth(const std::string& name, Clock::Wall now) const {
+        const auto found = networks.find(name);
+        if (found == networks.end()) return std::nullopt;
+        std::vector<NetworkRow> rows;
+        for (const auto& [owner, row] : found->second) rows.push_back(row);
+        const NetworkRow* best = truthOf(rows, now);
+        return best == nullptr ? std::nullopt : std::optional(*best);
+    }
+    // Later than anything any host said of the network.
+    [[nodiscard]] uint64_t nextStamp(const std::string& name, Clock::Wall now) const {
+        auto stamp = static_cast<uint64_t>(
+            std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch()).count());
+        const auto rows = networks.find(name);
+        if (rows == networks.end()) return stamp;
+        for (const auto& [owner, row] : rows->second) stamp = std::max(stamp, row.stamp + 1);
+        return stamp;
+    }
+};
+
+struct SharedNetworks::Engine {
+    std::map<std::string, EngineNetwork> byName;
+    std::set<NetworkId> ids;
+
+    [[nodiscard]] std::optional<EngineNetwork> find(const std::string& name) const {
+        const auto found = byName.find(name);
+        return found == byName.end() ? std::nullopt : std::optional(found->second);
+    }
+};
+
+SharedNetworks::SharedNetworks(SharedNetworksConfig config, kv::Runner& runner, const Clock& clock)
+    : config_(std::move(config)), runner_(runner), clock_(clock), engine_(config_.engineSocket) {}
+
+Result<std::unique_ptr<SharedNetworks>> SharedNetworks::start(SharedNetworksConfig config, kv::Runner& runner,
+                                                              const Clock& clock) {
+    std::unique_ptr<SharedNetworks> made(new SharedNetworks(std::move(config), runner, clock));
+    const auto watch = std::make_shared<kv::WatchId>();
+    WEFT_TRY(runner.call([watch, wakeup = made->wakeup_](kv::Node& node) {
+        *watch = node.watch(std::string(kSharedNetworkPrefix), [wakeup](kv::RowEvent, const kv::Row&) {
+            const std::lock_guard lock(wakeup->mutex);
+            wakeup->changed = true;
+            wakeup->cause.notify_one();
+        });
+    }));
+    made->watch_ = *watch;
+    made->thread_ = std::thread([networks = made.get()] { networks->work(); });
+    return made;
+}
+
+SharedNetworks::~SharedNetworks() {
+    {
+        const std::lock_guard lock(wakeup_->mutex);
+        wakeup_->stopping = true;
+        wakeup_->cause.notify_one();
+    }
+    engine_.stop();
+    if (thread_.joinable()) thread_.join();
+    if (watch_ != 0) static_cast<void>(runner_.call([id = watch_](kv::Node& node) { node.unwatch(id); }));
+}
+
+void SharedNetworks::work() {
+    std::chrono::milliseconds patience{0};
+    for (;;) {
+        {
+            std::unique_lock lock(wakeup_->mutex);
+            wakeup_->cause.wait_for(lock, patience, [this] { return wakeup_->changed || wakeup_->stopping; });
+            if (wakeup_->stopping) return;
+            wakeup_->changed = false;
+        }
+        const auto settled = settle();
+        if (!settled)
+            logWarn("msg=\"networks of all hosts not looked at\" error={}", logValue(settled.error().message));
+        patience = settled ? *settled : kWhileAway;
+    }
+}
+
+Result<std::chrono::milliseconds> SharedNetworks::settle() {
+    const std::lock_guard lock(engineUse_);
+    WEFT_ASSIGN(Known known, read());
+    auto patience = kRegularly;
+    if (known.networks.empty()) return patience;
+    const auto engine = engineNetworks();
+    for (const auto& [name, rows] : known.networks) {
+        WEFT_ASSIGN(const auto again,
+                    engine ? settle(name, known, *engine) : waitForEngine(name, known, engine.error()));
+        patience = std::min(patience, again);
+    }
+    return patience;
+}
+
+Result<std::chrono::milliseconds> SharedNetworks::settle(const std::string& name, Known& known, const Engine& engine) {
+    NetworkRow* own = known.own(name);
+    const auto found = engine.find(name);
+    if (own != nullptr && own->state == HostState::Draft) {
+        // A create that was cut off; the engine may still be at it.
+        const bool made = found && found->stamp == own->stamp;
+        if (!made && clock_.wall() < timeOf(own->stamp) + kDraftKept) return kWhileAway;
+        if (made) own->state = HostState::Ready;
+    }
+    if (own != nullptr && own->state != HostState::ByHand) WEFT_TRY(config_.removeForgotten(name, engine.ids));
+    const auto truth = known.truth(name, clock_.wall());
+    if (!truth) {
+        WEFT_TRY(kv::erase(runner_, keyOf(name)));
+        return kRegularly;
+    }
+    const NetworkRow next = bring(*truth, name, found);
+    WEFT_TRY(say(name, next));
+    return patienceAfter(next.state);
+}
+
+Result<std::chrono::milliseconds> SharedNetworks::waitForEngine(const std::string& name, Known& known,
+                                                                const Error& away) {
+    const NetworkRow* own = known.own(name);
+    const auto truth = known.truth(name, clock_.wall());
+    const bool draft = own != nullptr && own->state == HostState::Draft;
+    if (truth && !draft) WEFT_TRY(say(name, held(*truth, away)));
+    return kWhileAway;
+}
+
+Result<SharedNetworks::Known> SharedNetworks::read() {
+    // What runs on the store's thread owns what it touches: it may run after a timeout.
+    const auto known = std::make_shared<Known>();
+    WEFT_TRY(runner_.call([known](kv::Node& node) {
+        known->self = node.id();
+        known->members = node.members();
+        for (const kv::Row& row : node.table().list(std::string(kSharedNetworkPrefix))) {
+            if (auto parsed = decodeNetworkRow(row.value)) {
+                known->networks[row.key.substr(kSharedNetworkPrefix.size())][row.owner] = *std::move(parsed);
+            }
+        }
+    }));
+    return std::move(*known);
+}
+
+NetworkRow SharedNetworks::held(NetworkRow truth, const Error& error) {
+    truth.state = stateAfter(error);
+    truth.detail = error.message;
+    return truth;
+}
+
+NetworkRow SharedNetworks::bring(NetworkRow truth, const std::string& name, const std::optional<EngineNetwork>& found) {
+    const auto [step, then] = plan(truth, config_.hostLabels, found);
+    Result<void> done;
+    if (step == NetworkStep::Remove || step == NetworkStep::Replace) done = removeFromEngine(found->id, truth.force);
+    if (done && (step == NetworkStep::Make || step == NetworkStep::Replace)) {
+        done = engine_.post("/networks/create", engineRequest(*truth.spec, truth.stamp));
+    }
+    if (!done) return held(std::move(truth), done.error());
+    if (step != NetworkStep::None) logInfo("network of all hosts name={} state={}", name, toString(then));
+    truth.state = then;
+    truth.detail = then == HostState::ByHand ? "the engine has a network of that name that weftctl did not make" : "";
+    return truth;
+}
+
+Result<void> SharedNetworks::removeFromEngine(const std::string& id, bool force) {
+    const std::string path = "/networks/" + id;
+    if (force) WEFT_TRY(takeOff(path));
+    auto removed = engine_.remove(path);
+    if (removed || removed.error().code == ErrorCode::NotFound) return {};
+    if (removed.error().code != ErrorCode::Busy) return removed;
+    WEFT_ASSIGN(const Json containers, containersOn(path));
+    std::vector<std::string> users;
+    for (const Json& container : containers) users.push_back(container.value("Name", ""));
+    return makeError(ErrorCode::Busy, users.empty() ? removed.error().message : "by " + listed(users));
+}
+
+// By id.
+Result<Json> SharedNetworks::containersOn(const std::string& path) {
+    WEFT_ASSIGN(const Json network, engine_.get(path));
+    const auto containers = network.find("Containers");
+    return containers != network.end() && containers->is_object() ? *containers : Json::object();
+}
+
+Result<void> SharedNetworks::takeOff(const std::string& path) {
+    WEFT_ASSIGN(const Json containers, containersOn(path));
+    for (const auto& [container, endpoint] : containers.items()) {
+        auto off = engine_.post(path + "/disconnect", {{"Container", container}, {"Force", true}});
+        if (!off && off.error().code != ErrorCode::NotFound) return off;
+    }
+    return {};
+}
+
+Result<SharedNetworks::Engine> SharedNetworks::engineNetworks() {
+    WEFT_ASSIGN(const Json all, engine_.get("/networks"));
+    Engine engine;
+    try {
+        for (const Json& network : all) {
+            EngineNetwork one{network.at("Id").get<std::string>(), stampOf(network)};
+            engine.ids.emplace(one.id);
+            // The engine may know several of one name; ours is the one to keep in order.
+            EngineNetwork& shown = engine.byName[network.at("Name").get<std::string>()];
+            if (shown.id.empty() || one.stamp) shown = std::move(one);
+        }
+    } catch (const Json::exception& error) {
+        return makeError(ErrorCode::Internal, fmt::format("engine: /networks: {}", error.what()));
+    }
+    return engine;
+}
+
+Result<void> SharedNetworks::say(const std::string& name, const NetworkRow& row) {
+    WEFT_ASSIGN(std::string value, encode(name, row));
+    return kv::put(runner_, keyOf(name), std::move(value));
+}
+
+Result<void> SharedNetworks::create(const NetworkSpec& spec) {
+    const std::lock_guard lock(engineUse_);
+    WEFT_ASSIGN(Known known, read());
+    if (const auto truth = known.truth(spec.name, clock_.wall()); truth && truth->spec) {
+        return makeError(ErrorCode::AlreadyExists,
+                         fmt::format("network {0} is there already: weftctl network inspect {0}", spec.name));
+    }
+    NetworkRow row;
+    row.stamp = known.nextStamp(spec.name, clock_.wall());
+    row.spec = spec;
+    WEFT_TRY(encode(spec.name, row));
+    row.state = plan(row, config_.hostLabels, {}).then;
+    if (row.state == HostState::Elsewhere) return say(spec.name, row);
+
+    WEFT_ASSIGN(const auto engine, engineNetworks());
+    if (const auto found = engine.find(spec.name)) {
+        const bool ours = found->stamp.has_value();
+        const std::string why = ours ? "containers of this host are still on the {0} that was removed: docker network "
+                                       "inspect {0}"
+                                     : "the engine has a network {0} that was not made for all hosts: docker network "
+                                       "rm {0}, or take another name";
+        return makeError(ErrorCode::AlreadyExists, fmt::format(fmt::runtime(why), spec.name));
+    }
+    NetworkRow draft = row;
+    draft.state = HostState::Draft;
+    WEFT_TRY(say(spec.name, draft));
+    auto made = engine_.post("/networks/create", engineRequest(spec, row.stamp));
+    if (made) return say(spec.name, row);
+    // Without an answer the worker finds out what came of it.
+    if (stateAfter(made.error()) != HostState::Waiting) {
+        const NetworkRow* before = known.own(spec.name);
+        WEFT_TRY(before == nullptr ? kv::erase(runner_, keyOf(spec.name)) : say(spec.name, *before));
+    }
+    return made.error();
+}
+
+Result<void> SharedNetworks::remove(const std::string& name, bool force) {
+    const std::lock_guard lock(engineUse_);
+    WEFT_ASSIGN(const Known known, read());
+    const auto truth = known.truth(name, clock_.wall());
+    if (!truth || !truth->spec) {
+        return makeError(ErrorCode::NotFound,
+                         fmt::format("no network {} was made by weftctl: weftctl network ls", name));
+    }
+    if (!force) {
+        WEFT_ASSIGN(const std::string users, usersOf(name, known.members));
+        if (!users.empty()) {
+            return makeError(ErrorCode::Busy, fmt::format("network {} is in use by {}: remove them, or take them off "
+                                                          "with --force",
+                                                          name, users));
+        }
+    }
+    NetworkRow row;
+    row.stamp = known.nextStamp(name, clock_.wall());
+    row.force = force;
+    row.state = HostState::Waiting;
+    return say(name, row);
+}
+
+// "db on node2, 10.32.0.9 on node1"
+Result<std::string> SharedNetworks::usersOf(const std::string& name, const std::vector<kv::Member>& members) {
+    const auto rows = std::make_shared<std::pair<std::vector<kv::Row>, std::vector<kv::Row>>>();
+    WEFT_TRY(runner_.call([rows, name](kv::Node& node) {
+        rows->first = node.table().list(endpointKey(name, EndpointId()));
+        rows->second = node.table().list(nameKey(name, EndpointId()));
+    }));
+    std::map<std::string, std::string> names;  // by the endpoint's part of the key
+    const size_t namePrefix = nameKey(name, EndpointId()).size();
+    for (const kv::Row& row : rows->second) {
+        if (const auto told = decodeNames(row.value)) names[row.key.substr(namePrefix)] = told->names.front();
+    }
+    std::vector<std::string> users;
+    const size_t endpointPrefix = endpointKey(name, EndpointId()).size();
+    for (const kv::Row& row : rows->first) {
+        const auto host = std::find_if(members.begin(), members.end(),
+                                       [&row](const kv::Member& member) { return member.id == row.owner; });
+        const std::string endpoint = row.key.substr(endpointPrefix);
+        const auto called = names.find(endpoint);
+        users.push_back((called == names.end() ? "endpoint " + EndpointId(endpoint).brief() : called->second) + " on " +
+                        (host == members.end() ? row.owner.brief() : host->record.name));
+    }
+    return listed(users);
+}
+
+Result<std::vector<SharedNetwork>> SharedNetworks::list() {
+    WEFT_ASSIGN(const Known known, read());
+    std::vector<SharedNetwork> all;
+    for (const auto& [name, rows] : known.networks) {
+        const auto truth = known.truth(name, clock_.wall());
+        if (!truth) continue;
+        SharedNetwork network{name, truth->spec, {}};
+        bool done = true;
+        for (const kv::Member& member : known.members) {
+            HostReport& host = network.hosts.emplace_back();
+            host.host = member.record.name;
+            host.away = member.gone();
+            const auto row = rows.find(member.id);
+            if (row != rows.end() && row->second.sameTruth(*truth)) {
+                host.state = row->second.state;
+                host.detail = row->second.detail;
+            }
+            done = done && (host.away || host.state == HostState::Removed);
+        }
+        if (!done || network.spec) all.push_back(std::move(network));
+    }
+    return all;
+}
+
+std::vector<std::string> SharedNetworks::warnings() {
+    std::vector<std::string> texts;
+    auto known = read();
+    if (!known) return {known.error().message};
+    for (const auto& [name, rows] : known->networks) {
+        const NetworkRow* own = known->own(name);
+        if (own == nullptr || own->detail.empty()) continue;
+        texts.push_back(fmt::format("network {}: {}: {}", name, toString(own->state), own->detail));
+    }
+    return texts;
+}
+
+}  // namespace weft::driver
