@@ -33,6 +33,7 @@ struct V4 {
     static constexpr auto commit = iptc_commit;
     static const char* strerror(int reason) { return iptc_ops.strerror(reason); }
     static constexpr auto isBuiltin = iptc_builtin;
+    static constexpr auto policy = iptc_get_policy;
     static constexpr auto isChain = iptc_is_chain;
     static constexpr auto firstChain = iptc_first_chain;
     static constexpr auto nextChain = iptc_next_chain;
@@ -58,6 +59,7 @@ struct V6 {
     static constexpr auto commit = ip6tc_commit;
     static const char* strerror(int reason) { return ip6tc_ops.strerror(reason); }
     static constexpr auto isBuiltin = ip6tc_builtin;
+    static constexpr auto policy = ip6tc_get_policy;
     static constexpr auto isChain = ip6tc_is_chain;
     static constexpr auto firstChain = ip6tc_first_chain;
     static constexpr auto nextChain = ip6tc_next_chain;
@@ -329,21 +331,20 @@ using Handle = std::unique_ptr<xtc_handle, decltype(F::free)>;
 
 // For reading; null without the table.
 template <typename F>
-Result<Handle<F>> readFilter() {
+Result<Handle<F>> open(const char* table) {
     Handle<F> handle(nullptr, F::free);
-    if (!tableExistsAs<F>("filter")) return handle;
+    if (!tableExistsAs<F>(table)) return handle;
     for (int attempt = 0; handle == nullptr; ++attempt) {
-        handle.reset(F::init("filter"));
+        handle.reset(F::init(table));
         const int reason = errno;
-        if (handle == nullptr && (reason != EAGAIN || attempt == kCommitAttempts))
-            return tableError<F>(reason, "filter");
+        if (handle == nullptr && (reason != EAGAIN || attempt == kCommitAttempts)) return tableError<F>(reason, table);
     }
     return handle;
 }
 
 template <typename F>
 Result<bool> hasEngineChainsAs() {
-    WEFT_ASSIGN(const auto handle, readFilter<F>());
+    WEFT_ASSIGN(const auto handle, open<F>("filter"));
     if (handle == nullptr) return false;
     for (const char* chain = F::firstChain(handle.get()); chain != nullptr; chain = F::nextChain(handle.get())) {
         if (isEngines(chain)) return true;
@@ -354,7 +355,7 @@ Result<bool> hasEngineChainsAs() {
 template <typename F>
 Result<std::set<std::string>> engineBridgesAs() {
     std::set<std::string> bridges;
-    WEFT_ASSIGN(const auto handle, readFilter<F>());
+    WEFT_ASSIGN(const auto handle, open<F>("filter"));
     if (handle == nullptr) return bridges;
     for (const char* chain = F::firstChain(handle.get()); chain != nullptr; chain = F::nextChain(handle.get())) {
         const bool forward = std::string_view(chain) == "FORWARD";
@@ -369,7 +370,32 @@ Result<std::set<std::string>> engineBridgesAs() {
     return bridges;
 }
 
+template <typename F>
+Result<std::vector<RawChain>> readTableAs(const char* table) {
+    std::vector<RawChain> chains;
+    WEFT_ASSIGN(const auto handle, open<F>(table));
+    if (handle == nullptr) return chains;
+    for (const char* name = F::firstChain(handle.get()); name != nullptr; name = F::nextChain(handle.get())) {
+        RawChain& chain = chains.emplace_back();
+        chain.name = name;
+        if (F::isBuiltin(name, handle.get()) != 0) {
+            xt_counters counters{};
+            chain.policy = F::policy(name, &counters, handle.get());
+        }
+        for (const auto* rule = F::firstRule(name, handle.get()); rule != nullptr;
+             rule = F::nextRule(rule, handle.get())) {
+            const auto* bytes = reinterpret_cast<const uint8_t*>(rule);
+            chain.rules.push_back({{bytes, bytes + rule->next_offset}, F::target(rule, handle.get())});
+        }
+    }
+    return chains;
+}
+
 }  // namespace
+
+Result<std::vector<RawChain>> readTable(IpFamily family, const char* table) {
+    return family == IpFamily::V4 ? readTableAs<V4>(table) : readTableAs<V6>(table);
+}
 
 Result<std::set<std::string>> engineBridges(IpFamily family) {
     return family == IpFamily::V4 ? engineBridgesAs<V4>() : engineBridgesAs<V6>();

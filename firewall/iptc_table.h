@@ -47,6 +47,20 @@ Result<std::set<std::string>> engineBridges(IpFamily family);
 // Whether the engine has chains in table `filter`. The caller holds the XtablesLock.
 Result<bool> hasEngineChains(IpFamily family);
 
+// A rule as the kernel has it.
+struct RawRule {
+    std::vector<uint8_t> entry;  // struct ipt_entry or ip6t_entry, with matches and target
+    std::string target;          // libiptc's name for it: ACCEPT, a chain, an extension; empty: none
+};
+struct RawChain {
+    std::string name;
+    std::string policy;  // ACCEPT or DROP; empty: not built in
+    std::vector<RawRule> rules;
+};
+
+// Every chain of a table; none without that table. The caller holds the XtablesLock.
+Result<std::vector<RawChain>> readTable(IpFamily family, const char* table);
+
 // Whether the calling thread's namespace has the table. Asking libiptc for an absent one would make it.
 bool tableExists(IpFamily family, const char* table);
 
