@@ -23,6 +23,7 @@
 #include "ctl/ping.h"
 #include "ctl/show.h"
 #include "ctl/table.h"
+#include "ctl/trace.h"
 #include "kv/keyring.h"
 
 namespace weft::ctl {
@@ -48,6 +49,8 @@ struct Options {
     std::string verb;    // what to do with a key or row
     std::string key;     // a key, or its id
     std::string host;
+    std::string container;
+    std::string destination;
     bool force = false;
     int count = 5;
     NetworkFlags network;
@@ -227,11 +230,18 @@ Result<std::string> changeNetwork(const Options& options) {
     }
 }
 
+Result<std::string> trace(const Options& options) {
+    WEFT_ASSIGN(const std::string question,
+                traceQuestion(options.container, options.destination, askEngine(options, "/containers/json")));
+    return ask(options, "POST", "/v1/trace", question);
+}
+
 Result<std::string> answerTo(const Options& options, const std::string& what) {
     if (what == "network-change") return changeNetwork(options);
     if (what == "network-inspect" || what == "network-export") return networkOfAllHosts(options);
     if (what == "doctor") return doctor(options);
     if (what == "ping") return pingHost(options);
+    if (what == "trace") return trace(options);
     if (what == "metrics") return ask(options, "GET", "/metrics");
     if (what == "kv") return ask(options, "GET", "/v1/kv?" + options.prefix);
     if (what == "keys" && options.verb != "list") {
@@ -324,6 +334,10 @@ ExitStatus runCommand(int argc, const char* const* argv, bool colour, std::ostre
     CLI::App* ping = app.add_subcommand("ping", "round trip, loss and MTU to another host of the cluster");
     ping->add_option("HOST", options.host, "name, id or address as in weftctl members")->required();
     ping->add_option("--count", options.count, "of packets")->check(CLI::Range(1, 1000))->capture_default_str();
+    CLI::App* way = app.add_subcommand("trace", "what happens to a packet of a container, and where it would stop");
+    way->add_option("CONTAINER", options.container, "its name or id, or an endpoint's id or address")->required();
+    way->add_option("DEST", options.destination, "ADDRESS or NAME, with :PORT or :PORT/udp; without a port a ping")
+        ->required();
     CLI::App* rows = app.add_subcommand("kv", "rows of the gossip store");
     rows->require_subcommand(1);
     for (const auto& [verb, help] :
@@ -348,7 +362,7 @@ ExitStatus runCommand(int argc, const char* const* argv, bool colour, std::ostre
     app.add_subcommand("version", "of weftctl and of the daemon");
     app.footer(
         "Exit status: 0 done, 1 weftd does not answer or reports an error, 2 mistake in the command line,\n"
-        "3 doctor found something bad or a repair failed. See weftctl(8).");
+        "3 doctor found something bad, a repair failed or a traced packet stops. See weftctl(8).");
 
     app.allow_extras();
 

@@ -162,6 +162,21 @@ std::string showDoctor(const Json& json, const Names& /*names*/, bool colour) {
     return out;
 }
 
+std::string showTrace(const Json& json, const Names& /*names*/, bool colour) {
+    std::string out;
+    int number = 0;
+    for (const Json& step : json.at("steps")) {
+        const std::string health = text(step, "health");
+        const auto [word, tone] = health == "good"  ? std::pair("ok", Tone::Good)
+                                  : health == "bad" ? std::pair("stop", Tone::Bad)
+                                                    : std::pair("may", Tone::Warning);
+        out += fmt::format("{:2} {} {}: {}\n", ++number, toned(fmt::format("{:4}", word), tone, colour),
+                           harmless(text(step, "name")), harmless(text(step, "found")));
+        if (const std::string fix = text(step, "fix"); !fix.empty()) out += "        fix: " + harmless(fix) + "\n";
+    }
+    return out;
+}
+
 std::string showLogLevel(const Json& json, const Names& /*names*/, bool /*colour*/) {
     return text(json, "level") + "\n";
 }
@@ -320,6 +335,7 @@ constexpr View kViews[] = {
     {"network", showSharedNetworks},
     {"network-inspect", showSharedNetwork},
     {"network-change", showSharedNetwork},
+    {"trace", showTrace},
 };
 
 }  // namespace
@@ -417,6 +433,7 @@ bool foundTrouble(std::string_view what, std::string_view json) {
     if (what == "network-change") {
         return any("hosts", [](const Json& host) { return toneOf(text(host, "state")) == Tone::Bad; });
     }
+    if (what == "trace") return any("steps", [](const Json& step) { return text(step, "health") == "bad"; });
     return what == "reconcile" && any("repairs", [](const Json& repair) { return !text(repair, "error").empty(); });
 }
 

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/protocol.h"
 
 namespace weft::driver {
 namespace {
@@ -34,19 +35,6 @@ uint64_t clamp(Uint128 count) {
 
 Json optionalText(const auto& value) {
     return value ? Json(value->str()) : Json();
-}
-
-std::string protocolName(uint8_t protocol) {
-    switch (protocol) {
-        case 6:
-            return "tcp";
-        case 17:
-            return "udp";
-        case 132:
-            return "sctp";
-        default:
-            return fmt::format("{}", protocol);
-    }
 }
 
 Json portJson(const firewall::PublishedPort& port) {
@@ -436,15 +424,42 @@ struct ControlApi::Routes {
         return answer({{"dryRun", dryRun}, {"repairs", std::move(list)}});
     }
 
-    static HttpResponse doctor(ControlApi& api, const HttpRequest&) {
+    static Json checksJson(const std::vector<Check>& checks) {
         Json list = Json::array();
-        for (const Check& check : api.sources_.doctor()) {
+        for (const Check& check : checks) {
             list.push_back({{"name", check.name},
                             {"health", healthName(check.health)},
                             {"found", check.found},
                             {"fix", check.fix}});
         }
-        return answer({{"checks", std::move(list)}});
+        return list;
+    }
+
+    static HttpResponse doctor(ControlApi& api, const HttpRequest&) {
+        return answer({{"checks", checksJson(api.sources_.doctor())}});
+    }
+
+    static HttpResponse trace(ControlApi& api, const HttpRequest& request) {
+        const Json json = Json::parse(request.body, nullptr, false);
+        TraceQuestion question;
+        try {
+            question.container = json.at("container").get<std::string>();
+            question.name = json.value("name", question.container);
+            question.destination = json.at("destination").get<std::string>();
+            if (json.contains("port")) {
+                const auto protocol = protocolNumber(json.value("protocol", "tcp"));
+                if (!protocol) return failure(400, "protocol: expected tcp, udp or sctp");
+                question.protocol = *protocol;
+                const auto port = json.at("port").get<int64_t>();
+                if (port < 1 || port > UINT16_MAX) return failure(400, "port: expected 1 to 65535");
+                question.port = static_cast<uint16_t>(port);
+            }
+        } catch (const Json::exception&) {
+            return failure(400, "expected container, destination and perhaps port and protocol");
+        }
+        const auto steps = api.sources_.trace(std::move(question));
+        if (!steps) return failure(steps.error().code == ErrorCode::InvalidArgument ? 400 : 500, steps.error().message);
+        return answer({{"steps", checksJson(*steps)}});
     }
 
     static HttpResponse getLogLevel(ControlApi&, const HttpRequest&) {
@@ -471,7 +486,7 @@ struct ControlApi::Routes {
         std::string_view path;
         HttpResponse (*run)(ControlApi&, const HttpRequest&);
     };
-    static constexpr std::array<Route, 21> kAll{{
+    static constexpr std::array<Route, 22> kAll{{
         {"GET", "/v1/members", members},
         {"GET", "/v1/overlay", overlay},
         {"GET", "/v1/kv", rows},
@@ -490,6 +505,7 @@ struct ControlApi::Routes {
         {"GET", "/v1/leases", leases},
         {"POST", "/v1/reconcile", reconcile},
         {"GET", "/v1/doctor", doctor},
+        {"POST", "/v1/trace", trace},
         {"GET", "/v1/log-level", getLogLevel},
         {"PUT", "/v1/log-level", putLogLevel},
         {"GET", "/metrics", metrics},

@@ -8,6 +8,7 @@
 //     POST /v1/network/remove      body {"name": NAME, "force": bool}
 //     POST /v1/reconcile    body {"dryRun": bool}
 //     POST /v1/keys         body {"add": BASE64}, {"use": ID} or {"remove": ID}
+//     POST /v1/trace        body {"container": ID, "destination": ADDRESS, "protocol": "tcp", "port": 80}
 //     POST /v1/forget       body {"node": NAME, "force": bool}
 //     PUT  /v1/log-level    body {"level": "debug"}
 //
@@ -24,6 +25,7 @@
 #include "driver/http_server.h"
 #include "driver/modes.h"
 #include "driver/shared_networks.h"
+#include "driver/trace.h"
 #include "drivers/overlay/overlay_driver.h"
 #include "ipam/local_ipam.h"
 #include "kv/service.h"
@@ -48,6 +50,7 @@ struct ControlSources {
     std::string stateDir;
     std::function<Result<std::vector<Repair>>(bool dryRun)> reconcile;
     std::function<std::vector<Check>()> doctor;
+    std::function<Result<std::vector<Check>>(TraceQuestion)> trace;
 };
 
 class ControlApi {

@@ -38,6 +38,7 @@
 #include "driver/plugin_api.h"
 #include "driver/shared_networks.h"
 #include "driver/socket.h"
+#include "driver/trace_reader.h"
 #include "drivers/bridge/bridge_driver.h"
 #include "drivers/context.h"
 #include "drivers/host/host_driver.h"
@@ -175,6 +176,7 @@ private:
     void repairRules();
     void count(const std::vector<Repair>& repairs);
     std::vector<Check> doctor();
+    Result<std::vector<Check>> trace(TraceQuestion question);
     [[nodiscard]] bool isWanted(const std::set<std::string>& links) const;
     void reload();
 
@@ -391,6 +393,7 @@ Result<void> Daemon::startServing() {
     sources.stateDir = config_.stateDir;
     sources.reconcile = [this](bool dryRun) { return reconcile(dryRun); };
     sources.doctor = [this] { return doctor(); };
+    sources.trace = [this](TraceQuestion question) { return trace(std::move(question)); };
     control_ = std::make_unique<ControlApi>(std::move(sources));
 
     std::vector<HttpListener> listeners;
@@ -505,6 +508,17 @@ std::vector<Check> Daemon::doctor() {
     }
     for (Check& check : examineHost(*netlink_, networks)) checks.push_back(std::move(check));
     return checks;
+}
+
+Result<std::vector<Check>> Daemon::trace(TraceQuestion question) {
+    const auto resolve = [this](const std::string& network, const std::string& name) -> std::optional<IpAddress> {
+        if (names_ == nullptr) return std::nullopt;
+        const auto found = names_->names().find(network, name);
+        return found.empty() ? std::nullopt : found.front().v4 ? found.front().v4 : found.front().v6;
+    };
+    const TraceSources sources{modes_, *netlink_, *bridge_, *overlay_, *gossip_, resolve};
+    WEFT_ASSIGN(const TraceFacts facts, readTrace(sources, std::move(question)));
+    return composeTrace(facts);
 }
 
 // Whether some network or endpoint still needs one of these links.

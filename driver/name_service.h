@@ -52,6 +52,8 @@ public:
     // Why the names of this host's containers are not known; empty: they are.
     [[nodiscard]] std::string trouble() const { return engine_->trouble(); }
 
+    [[nodiscard]] const OverlayNames& names() const { return *names_; }
+
 private:
     NameService(NameConfig config, kv::Service& gossip, const OverlayDriver& overlay, net::FlowLookup flows);
 

@@ -23,6 +23,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr size_t kPacketHeaderBytes = 16 + 4 + 8;  // sender, epoch, counter
+constexpr size_t kMaxUnopened = 256;               // hosts of which it is remembered
 constexpr size_t kMaxStrangers = 4096;             // replay windows of authenticated senders that are no members yet
 constexpr size_t kMaxAccepted = 128;               // streams others opened to us, at one time
 constexpr size_t kMaxUnproven = 32;                // of them without a handshake yet
@@ -115,6 +116,10 @@ public:
     Table& table() { return table_; }
     Membership& membership() { return membership_; }
     int healthScore() { return prober_.awareness().score(); }
+    std::optional<Clock::Monotonic> unopenedFrom(const IpAddress& host) const {
+        const auto found = unopened_.find(host);
+        return found == unopened_.end() ? std::nullopt : std::optional(found->second);
+    }
     Counters& counters() {
         context_.counters.broadcastsDropped = queue_.dropped();
         return context_.counters;
@@ -163,6 +168,7 @@ private:
     }
     void fill(Writer& packet);
     bool accept(const NodeId& sender, uint32_t epoch, uint64_t counter);
+    void noteUnopened(const Address& from);
     void onMessage(const Address& from, const NodeId& sender, Message& message);
     void heardFrom(const NodeId& sender);
     void compareRoot(const NodeId& sender, uint64_t root);
@@ -207,7 +213,8 @@ private:
     bool started_ = false;
     uint64_t packetCounter_ = 0;
     std::map<NodeId, ReplayWindow> windows_;
-    Bytes plain_;  // reused by onPacket
+    std::map<IpAddress, Clock::Monotonic> unopened_;  // who sent what did not open, and when last
+    Bytes plain_;                                     // reused by onPacket
 
     uint64_t root_ = 0;  // of the summed members; see root()
     std::map<NodeId, uint64_t> summed_;
@@ -341,6 +348,10 @@ bool Node::Impl::accept(const NodeId& sender, uint32_t epoch, uint64_t counter) 
     return window->second.accept(epoch, counter);
 }
 
+void Node::Impl::noteUnopened(const Address& from) {
+    if (unopened_.size() < kMaxUnopened || unopened_.contains(from.ip)) unopened_[from.ip] = now();
+}
+
 void Node::Impl::onPacket(const Address& from, BytesView bytes) {
     Counters& counters = context_.counters;
     ++counters.packetsReceived;
@@ -348,10 +359,10 @@ void Node::Impl::onPacket(const Address& from, BytesView bytes) {
     switch (keyring_.open(bytes, packetContext(membership_.selfId()), plain_)) {
         case Keyring::Opened::UnknownKey:
             ++counters.unknownKey;
-            return;
+            return noteUnopened(from);
         case Keyring::Opened::Forged:
             ++counters.forged;
-            return;
+            return noteUnopened(from);
         case Keyring::Opened::Ok:
             break;
     }
@@ -555,6 +566,7 @@ void Node::Impl::onStreamData(StreamId id, BytesView bytes) {
             stream.session->begin();
         }
     }
+    if (!sound && !before && stream.accepted) noteUnopened(stream.address);
     if (!sound || finished) return drop(id, !sound);
     if (stream.secure.established()) arm(id);  // only proven peers may take their time
 }
@@ -810,6 +822,9 @@ Clock::Monotonic Node::now() const {
 }
 const Counters& Node::counters() const {
     return impl_->counters();
+}
+std::optional<Clock::Monotonic> Node::unopenedFrom(const IpAddress& host) const {
+    return impl_->unopenedFrom(host);
 }
 int Node::healthScore() const {
     return impl_->healthScore();

@@ -79,6 +79,9 @@ public:
 
     [[nodiscard]] Clock::Monotonic now() const;  // what Member::since and heard count in
     [[nodiscard]] const Counters& counters() const;
+    // When a packet or stream last came from there that did not open: of another key or cluster. Kept for a limited
+    // number of hosts.
+    [[nodiscard]] std::optional<Clock::Monotonic> unopenedFrom(const IpAddress& host) const;
     [[nodiscard]] int healthScore() const;  // 0 is well; see awareness.h
     // Equal on two nodes when members and rows are, suspicion apart.
     [[nodiscard]] uint64_t digest() const;

@@ -58,6 +58,9 @@ public:
     // leftovers at once: no handler is under way.
     Result<std::vector<Repair>> reconcile(bool dryRun) override;
 
+    // What the rules are to do, by the records.
+    [[nodiscard]] firewall::Intent intent() const;
+
     // Only the rules: quick, for when a notification says that somebody touched them.
     Result<std::vector<Repair>> reconcileFirewall(bool dryRun);
 
@@ -102,8 +105,6 @@ private:
     Result<Network> load(const NetworkId& networkId) const;
     static firewall::Network rulesOf(const Network& network);
     static firewall::Endpoint rulesOf(const EndpointRecord& endpoint);
-    [[nodiscard]] firewall::Intent intent() const;
-
     // Network
     Result<void> checkSubnets(const Network& network);
     Result<void> checkLink(const Network& network);

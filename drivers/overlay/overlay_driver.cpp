@@ -767,6 +767,46 @@ void OverlayDriver::sweepTunnels(Sweep& sweep) {
     }
 }
 
+Result<OverlayWay> OverlayDriver::wayTo(const NetworkId& networkId, const IpAddress& address) const {
+    const NetworkPtr record = context_.records.network(networkId);
+    if (!record || record->mode != kMode)
+        return makeError(ErrorCode::NotFound, "no overlay network " + networkId.brief());
+    WEFT_ASSIGN(const Network network, read(record));
+    OverlayWay way;
+    way.overhead = overhead();
+    way.port = config_.port;
+    std::optional<OverlayView::Endpoint> latest;
+    for (const OverlayView::Endpoint& endpoint : view_->endpoints(network.name())) {
+        const bool has = endpoint.row.v4 == address || endpoint.row.v6 == address;
+        if (has && endpoint.owner != self_ && (!latest || latest->rank() < endpoint.rank())) latest = endpoint;
+    }
+    if (latest) {
+        way.owner = latest->owner;
+        way.row = latest->row;
+        const Agreement agreement = agree(network);
+        if (const auto peer = agreement.peers.find(latest->owner); peer != agreement.peers.end())
+            way.vtep = peer->second;
+    }
+    const std::lock_guard lock(programming_);
+    const auto tunnel = tunnels_.find(networkId);
+    if (tunnel == tunnels_.end()) return way;
+    way.status = tunnel->second.status;
+    const auto link = context_.netlink.getLink(tunnelName(networkId));
+    if (!link) return way;
+    way.tunnel = *link;
+    WEFT_ASSIGN(const Tables tables, dump(tunnel->second));
+    for (const net::FdbEntry& entry : tables.fdb) {
+        if (entry.mac.isZero() && entry.remote == way.vtep) way.floods = true;
+        if (entry.mac != way.row.mac) continue;
+        if (entry.bridgePort) way.atTunnel = true;
+        if (entry.remote) way.remote = entry.remote;
+    }
+    for (const net::Neighbour& entry : tables.neighbours) {
+        if (entry.address == address) way.neighbour = entry.mac;
+    }
+    return way;
+}
+
 std::vector<OverlayStatus> OverlayDriver::status() const {
     const std::lock_guard lock(programming_);
     std::vector<OverlayStatus> all;

@@ -39,6 +39,21 @@ struct OverlayStatus {
     std::string conflict;  // not empty: why it is apart from hosts that have the name as well
 };
 
+// What this host knows of the way to a container of another, and what its kernel has of it: for weftctl trace.
+struct OverlayWay {
+    OverlayStatus status;
+    uint32_t overhead = 0;            // of a frame in the tunnel, bytes
+    uint16_t port = 0;                // UDP
+    std::optional<kv::NodeId> owner;  // the host whose row has the address; none: no row of a host that is there
+    EndpointRow row;
+    std::optional<IpAddress> vtep;  // of that host; none: it is not in this network with us
+    std::optional<net::Link> tunnel;
+    std::optional<IpAddress> remote;      // where the tunnel sends what is for the row's MAC
+    bool floods = false;                  // the host gets what the tunnel has no entry for
+    bool atTunnel = false;                // the bridge sends that to the tunnel
+    std::optional<MacAddress> neighbour;  // what the bridge answers to who asks for the address
+};
+
 class OverlayDriver final : public NetworkDriver, public ExternalConnectivity, public Reconcilable, public Inspectable {
 public:
     static constexpr std::string_view kMode = BridgeDriver::kOverlayMode;
@@ -77,6 +92,9 @@ public:
         return endpointInfos(context_.records, kMode);
     }
     [[nodiscard]] std::vector<OverlayStatus> status() const;
+
+    // NotFound for a network that is not of this mode.
+    [[nodiscard]] Result<OverlayWay> wayTo(const NetworkId& networkId, const IpAddress& address) const;
 
     // By records alone, any thread. The name on all hosts of a Docker network of this mode.
     [[nodiscard]] std::optional<std::string> overlayName(const NetworkId& networkId) const;

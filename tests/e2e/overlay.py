@@ -26,7 +26,7 @@ import traceback
 from harness import check, equal
 from lab import IMAGE, REPOSITORY, CommandFailed, Container, Lab, NoAnswer, in_parallel, keepalive_report, leaks, sweep, \
     wait_for
-from overlay_cluster import Cluster
+from overlay_cluster import VXLAN_OVERHEAD, Cluster
 
 HOSTS = 3
 FEATURES = []
@@ -576,6 +576,78 @@ def killed_making(c):
         if on_engine(first, "torn"):
             c.ctl(first, "network", "rm", "torn")
             soon_everywhere(c, "torn", there=False)
+
+
+def traced(c, a, destination):
+    """The last step of weftctl trace, after checking that those before it let the packet pass."""
+    steps = json.loads(a.host.run(f"{REPOSITORY}/build/bin/weftctl", "--run-dir", "/run/weft", "--json", "trace", a.name,
+                                  destination, check=False))["steps"]
+    check(all(step["health"] != "bad" for step in steps[:-1]), f"goes on behind a stop: {steps}")
+    return steps[-1]
+
+
+def stops(c, a, destination, at, why, fix):
+    step = traced(c, a, destination)
+    equal((step["name"], step["health"]), (at, "bad"), f"last step of the trace ({step['found']})")
+    check(why in step["found"] and fix in step["fix"], f"{why!r} and {fix!r} are not in {step}")
+
+
+@feature("weftctl trace names what stops a packet: tables, MTU, a dead host, another key")
+def trace(c):
+    a, b, far = c.one_each(c.overlay("-o", "weft.broadcast=false"))  # with it what is missing is flooded, and arrives
+    host = a.host
+    for destination in (b.ip, f"{b.ip6}", f"{b.name}:80", f"{c.lab.router(host)}:80"):
+        equal(traced(c, a, destination)["health"], "good", f"trace to {destination}")
+    tunnel, mac = next(name for name in host.links() if name.startswith("wx")), b.links()["eth0"]["address"]
+    bridge = host.links()[tunnel]["master"]
+    stranger = "02:00:00:00:00:99"
+
+    def forget():
+        host.run("nsenter", "-t", str(a.state["State"]["Pid"]), "-n", "ip", "neighbour", "flush", "dev", "eth0")
+
+    def damaged(command, at, why):
+        host.run(*command.split())
+        closed(a, b.ip)
+        stops(c, a, f"{b.ip}:80", at, why, "weftctl reconcile")
+        c.ctl(host, "reconcile")
+        forget()
+        reaches(a, "tcp", b.ip, 80, b)
+        equal(traced(c, a, f"{b.ip}:80")["health"], "good", "trace after the repair")
+
+    damaged(f"bridge fdb del {mac} dev {tunnel} self", "fdb", f"no entry for {mac} on {tunnel}")
+    damaged(f"bridge fdb del {mac} dev {tunnel} master", "fdb", f"no entry for {mac} on the bridge")
+    damaged(f"bridge fdb replace {mac} dev {tunnel} dst {c.lab.address(c.hosts[2], c.family)} self", "fdb", "stale")
+    forget()
+    damaged(f"ip neighbour replace {b.ip} lladdr {stranger} dev {bridge} nud permanent", "neighbour", "stale")
+    small = c.mtu() + VXLAN_OVERHEAD[c.family] - 100
+    host.run("ip", "link", "set", "eth0", "mtu", str(small))
+    try:
+        check("1" in a.run("sh", "-c", f"/bin/busybox ping -c 1 -W 1 -s {c.mtu() - 28} {b.ip} > /dev/null; echo $?"),
+              "a full packet passed")
+        stops(c, a, f"{b.ip}:80", "mtu", f"more than {c.mtu() - 100} bytes", f"ip link set eth0 mtu {small + 100}")
+    finally:
+        host.run("ip", "link", "set", "eth0", "mtu", str(small + 100))
+    equal(traced(c, a, f"{b.ip}:80")["health"], "good", "trace with the old MTU")
+
+    far.host.kill_plugin()
+    wait_for(lambda: traced(c, a, f"{far.ip}:80")["name"] == "host", "the death is known", 30, 0.2)
+    stops(c, a, f"{far.ip}:80", "host", far.host.name, "systemctl status weftd")
+    key_file = f"{c.lab.directory}/{far.host.name}.key"
+    with open(key_file, encoding="ascii") as file:
+        key = file.read()
+    with open(key_file, "w", encoding="ascii") as file:
+        file.write(host.run(f"{REPOSITORY}/build/bin/weftctl", "key", "generate") + "\n")
+    try:
+        far.host.start_plugin()
+        wait_for(lambda: traced(c, a, f"{far.ip}:80")["name"] == "key", "the other key is noticed", 15, 0.2)
+        stops(c, a, f"{far.ip}:80", "key", "does not open", "--key-file")
+        far.host.kill_plugin()
+    finally:
+        with open(key_file, "w", encoding="ascii") as file:
+            file.write(key)
+    far.host.start_plugin()
+    wait_for(lambda: traced(c, a, f"{far.ip}:80")["health"] == "good", "the host is back", 15, 0.2)
+    soon_reaches(a, "tcp", far.ip, 80, far, 5)
 
 
 def attempt(cluster, function):

@@ -57,6 +57,20 @@ TEST(Show, MembersAndOverlays) {
               "00000001  opens\n");
 }
 
+TEST(Show, Trace) {
+    const char* answer = R"({"steps":[{"name":"container","health":"good","found":"leaves","fix":""},
+        {"name":"rules","health":"warning","found":"may\u001b[2J stop","fix":"nft"},
+        {"name":"fdb","health":"bad","found":"no entry","fix":"weftctl reconcile"}]})";
+    EXPECT_EQ(shown("trace", answer),
+              " 1 ok   container: leaves\n"
+              " 2 may  rules: may?[2J stop\n"
+              "        fix: nft\n"
+              " 3 stop fdb: no entry\n"
+              "        fix: weftctl reconcile\n");
+    EXPECT_TRUE(foundTrouble("trace", answer));
+    EXPECT_FALSE(foundTrouble("trace", R"({"steps":[{"name":"rules","health":"warning","found":"","fix":""}]})"));
+}
+
 TEST(Show, Ping) {
     EXPECT_EQ(shown("ping", R"({"gossip":{"protocol":"tcp","address":"192.0.2.1:7950","sent":2,"answered":2,
                 "minMs":0.1,"avgMs":0.15,"maxMs":0.2},

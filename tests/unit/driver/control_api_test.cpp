@@ -68,6 +68,11 @@ protected:
             return std::vector<Repair>{{"link", "br-n1", "recreated", std::nullopt}};
         };
         sources.doctor = [] { return std::vector<Check>{{"ip_forward", Health::Warning, "off", "sysctl"}}; };
+        sources.trace = [this](TraceQuestion question) -> Result<std::vector<Check>> {
+            traced_ = std::move(question);
+            if (traced_.container == "nobody") return makeError(ErrorCode::InvalidArgument, "no such container");
+            return std::vector<Check>{{"fdb", Health::Bad, "no entry", "weftctl reconcile"}};
+        };
         api_ = std::make_unique<ControlApi>(std::move(sources));
     }
 
@@ -95,6 +100,7 @@ protected:
     PublishingDriver driver_;
     RecordingDriver plain_;
     std::optional<bool> dryRun_;
+    TraceQuestion traced_;
     std::unique_ptr<ControlApi> api_;
 };
 
@@ -111,6 +117,26 @@ TEST_F(ControlApiTest, TellsWhatItServes) {
     EXPECT_EQ(port["protocol"], "tcp");
     EXPECT_EQ(port["hostPort"], 8080);
     EXPECT_EQ(get("/v1/doctor")["checks"][0]["health"], "warning");
+}
+
+TEST_F(ControlApiTest, Traces) {
+    const Json answer =
+        post("/v1/trace", R"({"container":"e1","name":"web","destination":"10.1.0.9","protocol":"udp","port":53})");
+    EXPECT_EQ(answer["steps"][0],
+              Json::parse(R"({"name":"fdb","health":"bad","found":"no entry","fix":"weftctl reconcile"})"));
+    EXPECT_EQ(traced_.name, "web");
+    EXPECT_EQ(traced_.protocol, 17);
+    EXPECT_EQ(traced_.port, 53);
+    post("/v1/trace", R"({"container":"e1","destination":"10.1.0.9"})");
+    EXPECT_EQ(traced_.name, "e1");
+    EXPECT_EQ(traced_.protocol, 1);
+    EXPECT_EQ(post("/v1/trace", R"({"container":"nobody","destination":"x"})")["error"], "no such container");
+    for (const char* wrong :
+         {"", "[]", R"({"container":"e1"})", R"({"container":1,"destination":"x"})",
+          R"({"container":"e1","destination":"x","port":70000})", R"({"container":"e1","destination":"x","port":"80"})",
+          R"({"container":"e1","destination":"x","port":80,"protocol":"icmp"})"}) {
+        EXPECT_EQ(api_->handle({"POST", "/v1/trace", "", wrong}).status, 400) << wrong;
+    }
 }
 
 TEST_F(ControlApiTest, TellsPoolsAndLeases) {

@@ -320,6 +320,8 @@ TEST_F(Clusters, WrongKeysAndNoiseCostUnderFiveMicrosecondsEach) {
     EXPECT_LT(std::max({unknown, forged, cut}), 5);
 #endif
     EXPECT_EQ(cluster.node(0).counters().unknownKey + cluster.node(0).counters().forged, 3U * 5 * 2000);
+    EXPECT_EQ(cluster.node(0).unopenedFrom(hostAddress(99).ip), cluster.node(0).now());
+    EXPECT_FALSE(cluster.node(0).unopenedFrom(hostAddress(1).ip));
     EXPECT_EQ(cluster.node(0).digest(), digest);
     EXPECT_EQ(cluster.node(0).members().size(), 2U);
     EXPECT_TRUE(cluster.converged());
