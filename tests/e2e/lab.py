@@ -450,7 +450,7 @@ class Lab:
         self.outside.run("sh", "-ec", """
             cd /proc/sys/net
             echo 1 > ipv4/ip_forward; echo 1 > ipv6/conf/all/forwarding; echo 0 > ipv4/conf/all/rp_filter
-            ip link add lan0 type bridge
+            ip link add lan0 address 02:00:00:00:00:01 type bridge  # else it changes as hosts come and go
             ip link set lan0 up
         """)
         if not routed:
