@@ -19,6 +19,7 @@
 
 #include "ctl/client.h"
 #include "ctl/doctor.h"
+#include "ctl/graph.h"
 #include "ctl/network.h"
 #include "ctl/ping.h"
 #include "ctl/show.h"
@@ -52,6 +53,8 @@ struct Options {
     std::string container;
     std::string destination;
     bool force = false;
+    bool dot = false;
+    bool svg = false;
     int count = 5;
     NetworkFlags network;
 };
@@ -261,11 +264,14 @@ Result<std::string> answerTo(const Options& options, const std::string& what) {
 Result<std::string> textFor(const Options& options, const std::string& what, const std::string& answer, bool colour) {
     if (what == "metrics") return answer;
     if (what == "network-export") return exported(answer);
+    if (what == "graph" && options.dot) return drawDot(answer);
+    if (what == "graph" && options.svg) return drawSvg(answer);
     if (options.json) {
         if (!isList(what) && what != "doctor") return answer + "\n";
         WEFT_ASSIGN(const std::string list, listOf(what, answer));
         return list + "\n";
     }
+    if (what == "graph") return drawTree(answer, speaksUnicode(), colour);
     Names names;
     if (isList(what)) names = namesFromEngine(askEngine(options, "/networks"), askEngine(options, "/containers/json"));
     return show(what, answer, names, colour);
@@ -334,6 +340,9 @@ ExitStatus runCommand(int argc, const char* const* argv, bool colour, std::ostre
     CLI::App* ping = app.add_subcommand("ping", "round trip, loss and MTU to another host of the cluster");
     ping->add_option("HOST", options.host, "name, id or address as in weftctl members")->required();
     ping->add_option("--count", options.count, "of packets")->check(CLI::Range(1, 1000))->capture_default_str();
+    CLI::App* graph = app.add_subcommand("graph", "the cluster as a picture: hosts, networks, containers");
+    CLI::Option* dot = graph->add_flag("--dot", options.dot, "in Graphviz' language");
+    graph->add_flag("--svg", options.svg, "as an SVG picture")->excludes(dot);
     CLI::App* way = app.add_subcommand("trace", "what happens to a packet of a container, and where it would stop");
     way->add_option("CONTAINER", options.container, "its name or id, or an endpoint's id or address")->required();
     way->add_option("DEST", options.destination, "ADDRESS or NAME, with :PORT or :PORT/udp; without a port a ping")

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/protocol.h"
+#include "driver/graph.h"
 
 namespace weft::driver {
 namespace {
@@ -298,6 +299,11 @@ struct ControlApi::Routes {
         return answer({{"overlay", std::move(list)}, {"blocks", blocks ? *blocks : blocks.error().message}});
     }
 
+    static HttpResponse graph(ControlApi& api, const HttpRequest&) {
+        const auto graph = clusterGraph(*api.sources_.gossip, api.sources_.overlay());
+        return graph ? answer(*graph) : failure(graph.error());
+    }
+
     static HttpResponse sharedNetworks(ControlApi& api, const HttpRequest&) {
         const auto networks = api.sources_.sharedNetworks->list();
         if (!networks) return failure(networks.error());
@@ -486,9 +492,10 @@ struct ControlApi::Routes {
         std::string_view path;
         HttpResponse (*run)(ControlApi&, const HttpRequest&);
     };
-    static constexpr std::array<Route, 22> kAll{{
+    static constexpr std::array<Route, 23> kAll{{
         {"GET", "/v1/members", members},
         {"GET", "/v1/overlay", overlay},
+        {"GET", "/v1/graph", graph},
         {"GET", "/v1/kv", rows},
         {"GET", "/v1/network", sharedNetworks},
         {"POST", "/v1/network", createNetwork},

@@ -2,6 +2,7 @@
 //
 //     GET  /v1/version status networks endpoints ports pools leases doctor log-level
 //     GET  /v1/members overlay keys
+//     GET  /v1/graph               see graph.h
 //     GET  /v1/kv?PREFIX
 //     GET  /v1/network             networks of all hosts, and how far each host is
 //     POST /v1/network             body: toJson() of a NetworkSpec

@@ -489,6 +489,11 @@ def made_once(c):
             equal(network["Options"]["com.docker.network.driver.mtu"], "1400", "MTU")
             equal(network["Labels"]["team"], "blue", "label")
         check("is there already" in refused(c.ctl, first, "network", "create", name, *shared_subnets(2)), "made twice")
+        graph = c.ctl(first, "graph")
+        drawn = next(network for network in graph["networks"] if network["name"] == name)
+        equal({(e["host"], e["name"], *e["addresses"]) for e in drawn["endpoints"]},
+              {(f"node{i + 1}", f"c{i}", one.ip, one.ip6) for i, one in enumerate(containers)}, "containers drawn")
+        equal({host["state"] for host in graph["hosts"]}, {"alive"}, "hosts drawn")
         why = refused(c.ctl, c.hosts[1], "network", "rm", name)
         check(all(f"c{i} on node{i + 1}" in why for i in range(HOSTS)), f"users are not named: {why}")
     for one in containers:

@@ -55,4 +55,18 @@ inline constexpr const char* kEngineContainers =
         "web":{"NetworkID":"aaaaaaaaaaaaaaaaaaaa","EndpointID":"eeeeeeeeeeeeeeeeeeee"},
         "bridge":{"NetworkID":"cccccccccccccccccccc","EndpointID":"dddddddddddddddddddd"}}}}])";
 
+// Containers of both hosts on two networks; a third host is dead.
+inline constexpr const char* kGraph =
+    R"({"cluster":"weft","hosts":[
+        {"name":"one","address":"192.0.2.1","state":"alive","self":true,"sinceSeconds":90},
+        {"name":"two","address":"192.0.2.2","state":"suspect","self":false,"sinceSeconds":4},
+        {"name":"three","address":"192.0.2.3","state":"dead","self":false,"sinceSeconds":40}],
+    "networks":[
+        {"name":"backend","vni":4711,"subnets":["10.32.0.0/16","fd32::/64"],"conflict":"","endpoints":[
+            {"host":"one","name":"web","addresses":["10.32.0.5","fd32::5"]},
+            {"host":"one","name":"cache","addresses":["10.32.0.6"]},
+            {"host":"two","name":"db","addresses":["10.32.4.1"]}]},
+        {"name":"front","vni":12,"subnets":["10.33.0.0/16"],"conflict":"host 192.0.2.2 had it before","endpoints":[
+            {"host":"one","name":"web","addresses":["10.33.0.2"]}]}]})";
+
 }  // namespace weft::ctl::samples

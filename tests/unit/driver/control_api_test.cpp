@@ -8,6 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
+#include "drivers/overlay/overlay_names.h"
+#include "drivers/overlay/overlay_rows.h"
 #include "fakes.h"
 #include "ipam/lease_store.h"
 
@@ -117,6 +119,32 @@ TEST_F(ControlApiTest, TellsWhatItServes) {
     EXPECT_EQ(port["protocol"], "tcp");
     EXPECT_EQ(port["hostPort"], 8080);
     EXPECT_EQ(get("/v1/doctor")["checks"][0]["health"], "warning");
+}
+
+TEST_F(ControlApiTest, TellsTheClusterForAPicture) {
+    NetworkClaim claim;
+    claim.vni = 7;
+    claim.mtu = 1450;
+    claim.port = 4789;
+    claim.vtep = *IpAddress::parse("192.0.2.1");
+    claim.gateways = {*IpPrefix::parse("10.32.0.1/16")};
+    EndpointRow row;
+    row.mac = *MacAddress::parse("02:00:00:00:00:01");
+    row.v4 = *IpAddress::parse("10.32.0.5");
+    ASSERT_TRUE(kv::put(*gossip_, networkKey("db"), encode(claim)));
+    ASSERT_TRUE(kv::put(*gossip_, endpointKey("db", EndpointId("e1")), encode(row)));
+    ASSERT_TRUE(kv::put(*gossip_, endpointKey("db", EndpointId("e2")), encode(row)));
+    ASSERT_TRUE(kv::put(*gossip_, nameKey("db", EndpointId("e1")), encode(NameRow{{"web", "alias"}, {}})));
+    const Json graph = get("/v1/graph");
+    EXPECT_EQ(graph["hosts"][0]["name"], "here");
+    EXPECT_EQ(graph["hosts"][0]["self"], true);
+    ASSERT_EQ(graph["networks"].size(), 2);
+    EXPECT_EQ(graph["networks"][0]["name"], "backend");
+    EXPECT_EQ(graph["networks"][0]["conflict"], "host 192.0.2.2 had it before");
+    EXPECT_EQ(graph["networks"][1]["subnets"], Json::parse(R"(["10.32.0.0/16"])"));
+    EXPECT_EQ(graph["networks"][1]["endpoints"][0],
+              Json::parse(R"({"host":"here","name":"web","addresses":["10.32.0.5"]})"));
+    EXPECT_EQ(graph["networks"][1]["endpoints"][1]["name"], "e2");
 }
 
 TEST_F(ControlApiTest, Traces) {

@@ -1,0 +1,23 @@
+// The cluster as a picture's data: for weftctl graph and the web page.
+//
+//     {"cluster": NAME, "hosts": [{"name", "address", "state", "self", "sinceSeconds"}],
+//      "networks": [{"name", "vni", "subnets": [PREFIX], "conflict", "endpoints": [{"host", "name", "addresses"}]}]}
+//
+// A host's state is what this one heard of it last: the health of the tunnel to it. What hosts that are dead had is not
+// shown: it is not reached. `conflict` is why this host is apart from others that have a network of that name.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include <vector>
+
+#include "base/result.h"
+#include "drivers/overlay/overlay_driver.h"
+#include "kv/service.h"
+
+namespace weft::driver {
+
+// Any thread but the store's.
+Result<nlohmann::json> clusterGraph(kv::Service& gossip, const std::vector<OverlayStatus>& overlay);
+
+}  // namespace weft::driver
