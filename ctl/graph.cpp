@@ -105,8 +105,8 @@ constexpr Twigs kAscii{"+- ", "`- ", "|  ", "   ", "*", "x"};
 
 class Tree {
 public:
-    Tree(const Graph& graph, bool unicode, bool colour) : twigs_(unicode ? kUnicode : kAscii), colour_(colour) {
-        text_ = fmt::format("cluster {}\n", graph.cluster);
+    Tree(const Graph& graph, bool unicode, bool colour)
+        : twigs_(unicode ? kUnicode : kAscii), colour_(colour), text_(fmt::format("cluster {}\n", graph.cluster)) {
         hosts(graph);
         networks(graph);
     }

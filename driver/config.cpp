@@ -114,6 +114,9 @@ std::variant<Config, Exit> parseCommandLine(int argc, const char* const* argv) {
     app.add_option("--metrics", config.metrics, "serve GET /metrics on this loopback address too")
         ->check(checkedBy(checkLoopback, "ADDR:PORT"))
         ->type_name("ADDR:PORT");
+    app.add_option("--web", config.web, "serve a page that shows the cluster, live, on this loopback address")
+        ->check(checkedBy(checkLoopback, "ADDR:PORT"))
+        ->type_name("ADDR:PORT");
     app.add_option("--address-pool", pools, "default subnets, such as 10.208.0.0/12/24; repeat for more")
         ->check(checkedBy(parseAddressPool, "PREFIX/SIZE"))
         ->type_name("PREFIX/SIZE");

@@ -22,6 +22,7 @@ struct Config {
     std::string firewall = "auto";  // auto, iptc, nft
     LogLevel logLevel = LogLevel::Info;
     std::string metrics;                           // ADDRESS:PORT on loopback; empty: only on the control socket
+    std::string web;                               // ADDRESS:PORT on loopback of the web page; empty: none
     std::vector<ipam::DefaultRange> addressPools;  // empty: ipam's own
     kv::ServiceConfig gossip;                      // its stateDir is the one above
     uint16_t vxlanPort = 4789;

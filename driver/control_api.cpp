@@ -46,6 +46,10 @@ Json portJson(const firewall::PublishedPort& port) {
             {"containerPort", port.containerPort}};
 }
 
+int64_t milliseconds(Clock::Wall time) {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch()).count();
+}
+
 std::string_view kindName(ipam::LeaseKind kind) {
     switch (kind) {
         case ipam::LeaseKind::Gateway:
@@ -127,7 +131,6 @@ struct ControlApi::Routes {
 
     static HttpResponse status(ControlApi& api, const HttpRequest&) {
         const ControlSources& sources = api.sources_;
-        const auto uptime = std::chrono::duration_cast<std::chrono::seconds>(sources.clock->now() - api.started_);
         const auto members = std::make_shared<std::vector<kv::Member>>();
         const auto listed = sources.gossip->call([members](kv::Node& node) { *members = node.members(); });
         if (!listed) return failure(500, listed.error().message);
@@ -151,7 +154,7 @@ struct ControlApi::Routes {
         }
         return answer({{"version", WEFT_VERSION},
                        {"pid", ::getpid()},
-                       {"uptimeSeconds", uptime.count()},
+                       {"uptimeSeconds", api.uptime().count()},
                        {"firewall", sources.firewall},
                        {"logLevel", toString(logLevel())},
                        {"pluginDir", sources.pluginDir},
@@ -165,9 +168,9 @@ struct ControlApi::Routes {
                        {"modes", std::move(modes)}});
     }
 
-    static HttpResponse networks(ControlApi& api, const HttpRequest&) {
+    static Json networkList(const ControlSources& sources) {
         Json list = Json::array();
-        for (const Mode& mode : api.sources_.modes) {
+        for (const Mode& mode : sources.modes) {
             if (mode.inspectable == nullptr) continue;
             std::map<NetworkId, size_t> endpoints;
             for (const EndpointInfo& endpoint : mode.inspectable->endpoints()) ++endpoints[endpoint.networkId];
@@ -183,12 +186,16 @@ struct ControlApi::Routes {
                                 {"endpoints", endpoints[network.id]}});
             }
         }
-        return answer({{"networks", std::move(list)}});
+        return list;
     }
 
-    static HttpResponse endpoints(ControlApi& api, const HttpRequest&) {
+    static HttpResponse networks(ControlApi& api, const HttpRequest&) {
+        return answer({{"networks", networkList(api.sources_)}});
+    }
+
+    static Json endpointList(const ControlSources& sources) {
         Json list = Json::array();
-        for (const Mode& mode : api.sources_.modes) {
+        for (const Mode& mode : sources.modes) {
             if (mode.inspectable == nullptr) continue;
             for (const EndpointInfo& endpoint : mode.inspectable->endpoints()) {
                 Json ports = Json::array();
@@ -204,7 +211,11 @@ struct ControlApi::Routes {
                                 {"ports", std::move(ports)}});
             }
         }
-        return answer({{"endpoints", std::move(list)}});
+        return list;
+    }
+
+    static HttpResponse endpoints(ControlApi& api, const HttpRequest&) {
+        return answer({{"endpoints", endpointList(api.sources_)}});
     }
 
     static HttpResponse ports(ControlApi& api, const HttpRequest&) {
@@ -410,6 +421,49 @@ struct ControlApi::Routes {
         return answer({{"done", *done}});
     }
 
+    static Json repairJson(const Repair& repair) {
+        return {{"kind", repair.kind},
+                {"object", repair.object},
+                {"action", repair.action},
+                {"error", repair.error ? Json(repair.error->message) : Json()}};
+    }
+
+    static HttpResponse live(ControlApi& api, const HttpRequest&) {
+        const ControlSources& sources = api.sources_;
+        const auto graph = clusterGraph(*sources.gossip, sources.overlay());
+        const auto traffic = sources.traffic();
+        if (!graph || !traffic) return failure(graph ? traffic.error() : graph.error());
+        Json endpoints = endpointList(sources);
+        Json networks = networkList(sources);
+        Json counters = Json::object();
+        for (const Json* list : {&networks, &endpoints}) {
+            for (const Json& item : *list) {
+                const auto found = traffic->find(item.at("link").get<std::string>());
+                if (found == traffic->end()) continue;
+                counters[found->first] = {{"receivedBytes", found->second.receivedBytes},
+                                          {"sentBytes", found->second.sentBytes}};
+            }
+        }
+        Json repairs = Json::array();
+        for (const PastRepair& past : sources.lastRepairs()) {
+            Json& json = repairs.emplace_back(repairJson(past.repair));
+            json["timeMs"] = milliseconds(past.time);
+        }
+        const NamesById names = sources.names();
+        return answer({{"timeMs", milliseconds(sources.clock->wall())},
+                       {"version", WEFT_VERSION},
+                       {"node", sources.gossip->nodeName()},
+                       {"uptimeSeconds", api.uptime().count()},
+                       {"firewall", sources.firewall},
+                       {"warnings", warningsOf(sources)},
+                       {"graph", *graph},
+                       {"networks", std::move(networks)},
+                       {"endpoints", std::move(endpoints)},
+                       {"traffic", std::move(counters)},
+                       {"names", {{"networks", names.networks}, {"containers", names.containers}}},
+                       {"repairs", std::move(repairs)}});
+    }
+
     static HttpResponse reconcile(ControlApi& api, const HttpRequest& request) {
         bool dryRun = false;
         if (!request.body.empty()) {
@@ -421,12 +475,7 @@ struct ControlApi::Routes {
         const auto repairs = api.sources_.reconcile(dryRun);
         if (!repairs) return failure(500, repairs.error().message);
         Json list = Json::array();
-        for (const Repair& repair : *repairs) {
-            list.push_back({{"kind", repair.kind},
-                            {"object", repair.object},
-                            {"action", repair.action},
-                            {"error", repair.error ? Json(repair.error->message) : Json()}});
-        }
+        for (const Repair& repair : *repairs) list.push_back(repairJson(repair));
         return answer({{"dryRun", dryRun}, {"repairs", std::move(list)}});
     }
 
@@ -492,10 +541,11 @@ struct ControlApi::Routes {
         std::string_view path;
         HttpResponse (*run)(ControlApi&, const HttpRequest&);
     };
-    static constexpr std::array<Route, 23> kAll{{
+    static constexpr std::array<Route, 24> kAll{{
         {"GET", "/v1/members", members},
         {"GET", "/v1/overlay", overlay},
         {"GET", "/v1/graph", graph},
+        {"GET", "/v1/live", live},
         {"GET", "/v1/kv", rows},
         {"GET", "/v1/network", sharedNetworks},
         {"POST", "/v1/network", createNetwork},
@@ -552,6 +602,10 @@ ControlApi::ControlApi(ControlSources sources) : sources_(std::move(sources)), s
     };
     metrics.gaugesFrom("weft_leases_used", "Addresses leased, by pool.", perPool(&ipam::PoolInfo::used));
     metrics.gaugesFrom("weft_leases_free", "Addresses still to be leased, by pool.", perPool(&ipam::PoolInfo::free));
+}
+
+std::chrono::seconds ControlApi::uptime() const {
+    return std::chrono::duration_cast<std::chrono::seconds>(sources_.clock->now() - started_);
 }
 
 HttpResponse ControlApi::handle(const HttpRequest& request) {

@@ -3,6 +3,7 @@
 //     GET  /v1/version status networks endpoints ports pools leases doctor log-level
 //     GET  /v1/members overlay keys
 //     GET  /v1/graph               see graph.h
+//     GET  /v1/live                what the web page shows (web_page.html)
 //     GET  /v1/kv?PREFIX
 //     GET  /v1/network             networks of all hosts, and how far each host is
 //     POST /v1/network             body: toJson() of a NetworkSpec
@@ -17,11 +18,13 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "driver/docker_names.h"
 #include "driver/doctor.h"
 #include "driver/http_server.h"
 #include "driver/modes.h"
@@ -30,10 +33,17 @@
 #include "drivers/overlay/overlay_driver.h"
 #include "ipam/local_ipam.h"
 #include "kv/service.h"
+#include "net/netlink.h"
 
 namespace weft::driver {
 
 std::string controlErrorBody(int status, std::string_view text);
+
+// A repair that was done, or failed.
+struct PastRepair {
+    Clock::Wall time;
+    Repair repair;
+};
 
 struct ControlSources {
     std::vector<Mode> modes;
@@ -50,6 +60,9 @@ struct ControlSources {
     std::string pluginDir;
     std::string stateDir;
     std::function<Result<std::vector<Repair>>(bool dryRun)> reconcile;
+    std::function<std::vector<PastRepair>()> lastRepairs;  // the latest first
+    std::function<Result<std::map<std::string, net::LinkTraffic>>()> traffic;
+    std::function<NamesById()> names;
     std::function<std::vector<Check>()> doctor;
     std::function<Result<std::vector<Check>>(TraceQuestion)> trace;
 };
@@ -66,6 +79,8 @@ public:
     struct Routes;
 
 private:
+    [[nodiscard]] std::chrono::seconds uptime() const;
+
     ControlSources sources_;
     Clock::Monotonic started_;
 };

@@ -18,6 +18,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <mutex>
@@ -39,6 +40,7 @@
 #include "driver/shared_networks.h"
 #include "driver/socket.h"
 #include "driver/trace_reader.h"
+#include "driver/web_server.h"
 #include "drivers/bridge/bridge_driver.h"
 #include "drivers/context.h"
 #include "drivers/host/host_driver.h"
@@ -64,6 +66,7 @@ using Time = std::chrono::steady_clock::time_point;
 
 constexpr std::chrono::seconds kReconcileEvery{60};
 constexpr std::chrono::seconds kCollectEvery{10};
+constexpr size_t kPastRepairs = 20;
 // Of links that vanished: time for the engine to take leave of them itself.
 constexpr std::chrono::seconds kLinkPatience{2};
 
@@ -211,9 +214,13 @@ private:
     std::set<net::LinkIndex> foreignBridges_;  // of the link monitor's thread
     std::unique_ptr<net::LinkMonitor> linkMonitor_;
     std::vector<std::unique_ptr<PluginApi>> plugins_;
+    DockerNames dockerNames_{config_.dockerSocket, clock_};
+    std::mutex pastRepairsMutex_;
+    std::deque<PastRepair> pastRepairs_;  // the latest first
     std::unique_ptr<ControlApi> control_;
     std::vector<ListeningSocket> sockets_;
     std::unique_ptr<HttpServer> server_;
+    std::unique_ptr<WebServer> web_;  // null: none
 };
 
 Result<void> Daemon::start() {
@@ -392,6 +399,12 @@ Result<void> Daemon::startServing() {
     sources.pluginDir = config_.pluginDir;
     sources.stateDir = config_.stateDir;
     sources.reconcile = [this](bool dryRun) { return reconcile(dryRun); };
+    sources.lastRepairs = [this] {
+        const std::lock_guard lock(pastRepairsMutex_);
+        return std::vector<PastRepair>(pastRepairs_.begin(), pastRepairs_.end());
+    };
+    sources.traffic = [this] { return netlink_->linkTraffic(); };
+    sources.names = [this] { return dockerNames_.get(); };
     sources.doctor = [this] { return doctor(); };
     sources.trace = [this](TraceQuestion question) { return trace(std::move(question)); };
     control_ = std::make_unique<ControlApi>(std::move(sources));
@@ -428,6 +441,12 @@ Result<void> Daemon::startServing() {
         logInfo("listening address={}", config_.metrics);
     }
     WEFT_ASSIGN(server_, HttpServer::start(std::move(listeners)));
+    if (!config_.web.empty()) {
+        WEFT_ASSIGN(web_, WebServer::start(config_.web, [this] {
+                        return control_->handle({"GET", "/v1/live", "", ""}).body;
+                    }));
+        logInfo("web page url=http://{}/", config_.web);
+    }
     return {};
 }
 
@@ -448,8 +467,11 @@ Result<std::vector<Repair>> Daemon::reconcile(bool dryRun) {
 }
 
 void Daemon::count(const std::vector<Repair>& repairs) {
+    const std::lock_guard lock(pastRepairsMutex_);
     for (const Repair& repair : repairs) {
         logRepair(repair);
+        pastRepairs_.push_front({clock_.wall(), repair});
+        if (pastRepairs_.size() > kPastRepairs) pastRepairs_.pop_back();
         metrics_
             .counter("weft_repairs_total", "Differences between records and kernel found by reconciling, by kind.",
                      {{"kind", repair.kind}, {"result", repair.error ? "failed" : "ok"}})
@@ -597,6 +619,7 @@ void Daemon::run() {
         }
     }
     notifyManager("STOPPING=1");
+    web_.reset();
     server_->stop();
     // Nobody will answer, so queries go to where they are sent again.
     if (names_ != nullptr) {

@@ -1,5 +1,6 @@
 #include "driver/graph.h"
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -62,6 +63,8 @@ Result<json> clusterGraph(kv::Service& gossip, const std::vector<OverlayStatus>&
         heard->rows = node.table().list(std::string(kOverlayPrefix));
         heard->names = node.table().list(std::string(kNamesPrefix));
     }));
+    std::sort(heard->members.begin(), heard->members.end(),
+              [](const kv::Member& a, const kv::Member& b) { return a.record.name < b.record.name; });
     std::map<kv::NodeId, std::string> hostNames;
     for (const kv::Member& member : heard->members) hostNames[member.id] = member.record.name;
     std::map<RowOfEndpoint, std::string> names;
@@ -104,7 +107,13 @@ Result<json> clusterGraph(kv::Service& gossip, const std::vector<OverlayStatus>&
     }
 
     json list = json::array();
-    for (auto& [name, network] : networks) list.push_back(std::move(network));
+    for (auto& [name, network] : networks) {
+        json& endpoints = network["endpoints"];
+        std::sort(endpoints.begin(), endpoints.end(), [](const json& a, const json& b) {
+            return std::pair(a.at("host"), a.at("name")) < std::pair(b.at("host"), b.at("name"));
+        });
+        list.push_back(std::move(network));
+    }
     return json{{"cluster", gossip.cluster()}, {"hosts", hostsOf(*heard, gossip.id())}, {"networks", std::move(list)}};
 }
 

@@ -3,8 +3,9 @@
 //     {"cluster": NAME, "hosts": [{"name", "address", "state", "self", "sinceSeconds"}],
 //      "networks": [{"name", "vni", "subnets": [PREFIX], "conflict", "endpoints": [{"host", "name", "addresses"}]}]}
 //
-// A host's state is what this one heard of it last: the health of the tunnel to it. What hosts that are dead had is not
-// shown: it is not reached. `conflict` is why this host is apart from others that have a network of that name.
+// All in order of name; containers by host, then name. A host's state is what this one heard of it last: the health of
+// the tunnel to it. What hosts that are dead had is not shown: it is not reached. `conflict` is why this host is apart
+// from others that have a network of that name.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

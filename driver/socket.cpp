@@ -77,7 +77,7 @@ Result<Endpoint> parseLoopback(std::string_view text) {
     if (!address || failed != std::errc() || end != port.data() + port.size()) {
         return error("expected ADDRESS:PORT, such as 127.0.0.1:9100");
     }
-    // Metrics need no password: they must not leave the host.
+    // Who serves there asks for no password: it must not leave the host.
     if (!address->isLoopback()) return error("not a loopback address");
     endpoint.address = *address;
     return endpoint;

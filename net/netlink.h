@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -77,6 +78,12 @@ struct Link {
     std::optional<int32_t> parentNetnsId = {};  // set: parent is in another namespace, an index there
     PortFlags port = {};                        // set if it is a bridge port
     std::optional<VxlanSettings> vxlan = {};
+};
+
+// Since the link was made. What a container receives its host's end of the pair sends.
+struct LinkTraffic {
+    uint64_t receivedBytes = 0;
+    uint64_t sentBytes = 0;
 };
 
 // The kernel takes no alias with a creation, only a group; so what has weft's group and no alias is weft's, left by a
@@ -201,6 +208,7 @@ public:
     Result<Link> getLink(std::string_view name);
     Result<Link> getLink(LinkIndex index);
     Result<std::vector<Link>> listLinks(const LinkFilter& filter = {});
+    Result<std::map<std::string, LinkTraffic>> linkTraffic();  // by the links' names
 
     // An existing bridge with the same name and alias is adopted: MTU, MAC, settings and up are made as asked. One
     // with another alias or kind is AlreadyExists.

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 
@@ -272,6 +273,20 @@ Result<std::vector<Link>> Netlink::listLinks(const LinkFilter& filter) {
         if (filter.master != 0 && link.master != filter.master) return std::nullopt;
         return link;
     });
+}
+
+Result<std::map<std::string, LinkTraffic>> Netlink::linkTraffic() {
+    Message message(RTM_GETLINK, 0);
+    message.header(linkHeader());
+    using Named = std::pair<std::string, LinkTraffic>;
+    WEFT_ASSIGN(const std::vector<Named> all,
+                impl_->list<Named>(std::move(message), "list links", [](const nlmsghdr& header) {
+                    const Attributes attributes = Attributes::of(header, sizeof(ifinfomsg));
+                    // struct rtnl_link_stats64, which grows at its end: packets, then bytes.
+                    const auto counters = attributes.get<std::array<uint64_t, 4>>(IFLA_STATS64);
+                    return std::optional(Named(attributes.text(IFLA_IFNAME), {counters[2], counters[3]}));
+                }));
+    return std::map<std::string, LinkTraffic>(all.begin(), all.end());
 }
 
 // Makes the link and finishes it in two sends: nothing is changed on a link of that name that was there before.

@@ -26,9 +26,10 @@ import traceback
 from harness import check, equal
 from lab import IMAGE, REPOSITORY, CommandFailed, Container, Lab, NoAnswer, in_parallel, keepalive_report, leaks, sweep, \
     wait_for
-from overlay_cluster import VXLAN_OVERHEAD, Cluster
+from overlay_cluster import VXLAN_OVERHEAD, WEB, Cluster
 
 HOSTS = 3
+BROWSE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tools", "browse.py")
 FEATURES = []
 # name: routed?, address family of the underlay
 UNDERLAYS = {"bridged": (False, 4), "routed": (True, 4), "bridged6": (False, 6)}
@@ -595,6 +596,43 @@ def stops(c, a, destination, at, why, fix):
     step = traced(c, a, destination)
     equal((step["name"], step["health"]), (at, "bad"), f"last step of the trace ({step['found']})")
     check(why in step["found"] and fix in step["fix"], f"{why!r} and {fix!r} are not in {step}")
+
+
+@feature("the web page follows the cluster: a container that comes, traffic, a repair, a host that dies")
+def web_page(c):
+    net, host, far = c.overlay(), c.hosts[0], c.hosts[2]
+    a = c.container(net, host, "web")
+    output = f"{c.lab.directory}/browse"
+    patterns = {"start": r"node1 \(this one\)\t\S+\talive\t.*node3\t\S+\talive\t.*web on node1",
+                "container": f"late on node2.*{net.name}\tweft-overlay", "traffic": r"\nweb\tover\d+\t[^\n]+\t\d\S* kbit/s\t\d\S* kbit/s",
+                "repair": r"Last repairs.*\tfdb\t", "death": r"node3\t\S+\tdead\t"}
+    with open(output, "w", encoding="utf-8") as log:
+        browser = host.spawn("python3", BROWSE, "--pictures", f"{c.lab.directory}/page", f"http://{WEB}/", *patterns.values(), log=log)
+
+    def shown(step):
+        with open(output, encoding="utf-8") as log:
+            told = log.read()
+        check(browser.running() or f"matched {patterns[step]}" in told, f"the browser ended: {told}")
+        return f"matched {patterns[step]}" in told
+
+    wait_for(lambda: shown("start"), "the page shows hosts and container", 60)  # a browser starts, perhaps beside a compiler
+    late = c.container(net, c.hosts[1], "late")
+    wait_for(lambda: shown("container"), "the page shows a new container", 10)
+    talk = a.keepalive("tcp", late.ip, 80)
+    wait_for(lambda: shown("traffic"), "the page shows traffic", 10)
+    keepalive_report(talk)
+    tunnel = next(name for name in host.links() if name.startswith("wx"))
+    host.run("bridge", "fdb", "del", late.links()["eth0"]["address"], "dev", tunnel, "self")
+    c.ctl(host, "reconcile")
+    wait_for(lambda: shown("repair"), "the page shows the repair", 10)
+    far.kill_plugin()
+    wait_for(lambda: shown("death"), "the page shows the death", 30)
+    browser.wait()
+    far.start_plugin()
+    with open(output, encoding="utf-8") as log:
+        check("console" not in (told := log.read()), f"the browser complains: {told}")
+    for scheme in "light", "dark":
+        check(os.path.getsize(f"{c.lab.directory}/page-{scheme}.png") > 10000, "the picture is empty")
 
 
 @feature("weftctl trace names what stops a packet: tables, MTU, a dead host, another key")

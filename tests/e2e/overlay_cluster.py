@@ -6,6 +6,7 @@ import os
 
 from lab import IMAGE, PLUGIN_COMMAND, REPOSITORY, Container, Plugin, in_parallel, wait_for
 
+WEB = "127.0.0.1:7980"
 VXLAN_OVERHEAD = {4: 50, 6: 70}
 
 
@@ -38,7 +39,7 @@ class Cluster:
                 file.write(key + "\n")
             seed = f" --join {self.address(self.hosts[0])}" if self.hosts else ""
             address = lab.address_of(number + 1, family)
-            command = (PLUGIN_COMMAND + f" --log-level {log_level} --node-name {{name}} --label {{name}} --cluster e2e --key-file {key_file} "
+            command = (PLUGIN_COMMAND + f" --log-level {log_level} --node-name {{name}} --label {{name}} --web {WEB} --cluster e2e --key-file {key_file} "
                        f"--bind {bracketed(address)}{seed}")
             self.hosts.append(lab.add_host(f"node{number + 1}", iptables=iptables,
                                            plugin=Plugin(command, firewall)))

@@ -271,5 +271,14 @@ TEST_F(LinkTest, ManyVethsAreMadeAndRemovedFast) {
     must(netlink_->deleteLink("br0"));
 }
 
+TEST_F(LinkTest, TrafficIsCountedByLink) {
+    const LinkTraffic before = must(netlink_->linkTraffic()).at("lo");
+    ASSERT_THAT(runInside(ns_, "ping -c 1 -s 1000 127.0.0.1"), HasSubstr("1 received"));
+    const LinkTraffic after = must(netlink_->linkTraffic()).at("lo");
+    EXPECT_GT(after.sentBytes, before.sentBytes + 2000) << "there and back";
+    EXPECT_LT(after.sentBytes, before.sentBytes + 4000);
+    EXPECT_EQ(after.receivedBytes - before.receivedBytes, after.sentBytes - before.sentBytes);
+}
+
 }  // namespace
 }  // namespace weft::net

@@ -50,6 +50,7 @@ TEST_F(ConfigTest, HasDefaults) {
     EXPECT_EQ(config.firewall, "auto");
     EXPECT_EQ(config.logLevel, LogLevel::Info);
     EXPECT_EQ(config.metrics, "");
+    EXPECT_EQ(config.web, "");
     EXPECT_TRUE(config.addressPools.empty());
     EXPECT_EQ(config.gossip.cluster, "weft");
     EXPECT_EQ(config.gossip.stateDir, "/var/lib/weft");
@@ -124,6 +125,7 @@ TEST_F(ConfigTest, RefusesBadValues) {
     EXPECT_THAT(bad({}, "firewall = \"ufw\"\n").text, HasSubstr("firewall"));
     EXPECT_THAT(bad({"--log-level", "loud"}).text, HasSubstr("expected trace, debug"));
     EXPECT_THAT(bad({"--metrics", "0.0.0.0:9100"}).text, HasSubstr("not a loopback address"));
+    EXPECT_THAT(bad({"--web", "0.0.0.0:8080"}).text, HasSubstr("not a loopback address"));
     EXPECT_THAT(bad({}, "metrics = \"10.0.0.1:9100\"\n").text, HasSubstr("not a loopback address"));
     EXPECT_THAT(bad({"--address-pool", "10.0.0.0/8"}).text, HasSubstr("address-pool"));
     EXPECT_THAT(bad({"--address-pool", "10.0.0.0/8/31"}).text, HasSubstr("to /30"));

@@ -69,6 +69,12 @@ protected:
             dryRun_ = dryRun;
             return std::vector<Repair>{{"link", "br-n1", "recreated", std::nullopt}};
         };
+        sources.lastRepairs = [this] {
+            return std::vector<PastRepair>{
+                {clock_.wall(), {"link", "br-n1", "recreated", makeError(ErrorCode::Busy, "in use")}}};
+        };
+        sources.traffic = [this]() -> Result<std::map<std::string, net::LinkTraffic>> { return traffic_; };
+        sources.names = [] { return NamesById{{{"n1", "shop"}}, {{"e1", "web"}}}; };
         sources.doctor = [] { return std::vector<Check>{{"ip_forward", Health::Warning, "off", "sysctl"}}; };
         sources.trace = [this](TraceQuestion question) -> Result<std::vector<Check>> {
             traced_ = std::move(question);
@@ -103,6 +109,7 @@ protected:
     RecordingDriver plain_;
     std::optional<bool> dryRun_;
     TraceQuestion traced_;
+    std::map<std::string, net::LinkTraffic> traffic_{{"br-n1", {10, 20}}, {"lo", {1, 1}}};
     std::unique_ptr<ControlApi> api_;
 };
 
@@ -142,9 +149,23 @@ TEST_F(ControlApiTest, TellsTheClusterForAPicture) {
     EXPECT_EQ(graph["networks"][0]["name"], "backend");
     EXPECT_EQ(graph["networks"][0]["conflict"], "host 192.0.2.2 had it before");
     EXPECT_EQ(graph["networks"][1]["subnets"], Json::parse(R"(["10.32.0.0/16"])"));
-    EXPECT_EQ(graph["networks"][1]["endpoints"][0],
+    EXPECT_EQ(graph["networks"][1]["endpoints"][1],
               Json::parse(R"({"host":"here","name":"web","addresses":["10.32.0.5"]})"));
-    EXPECT_EQ(graph["networks"][1]["endpoints"][1]["name"], "e2");
+    EXPECT_EQ(graph["networks"][1]["endpoints"][0]["name"], "e2") << "by name";
+}
+
+TEST_F(ControlApiTest, TellsAtOnceWhatAPageShows) {
+    clock_.advance(std::chrono::seconds(90));
+    const Json live = get("/v1/live");
+    EXPECT_EQ(live["uptimeSeconds"], 90);
+    EXPECT_EQ(live["node"], "here");
+    EXPECT_EQ(live["graph"]["hosts"].size(), 1);
+    EXPECT_EQ(live["networks"], get("/v1/networks")["networks"]);
+    EXPECT_EQ(live["endpoints"], get("/v1/endpoints")["endpoints"]);
+    EXPECT_EQ(live["traffic"], Json::parse(R"({"br-n1":{"receivedBytes":10,"sentBytes":20}})")) << "weft's links only";
+    EXPECT_EQ(live["names"], Json::parse(R"({"networks":{"n1":"shop"},"containers":{"e1":"web"}})"));
+    EXPECT_EQ(live["repairs"][0]["error"], "in use");
+    EXPECT_EQ(live["repairs"][0]["timeMs"], live["timeMs"]);
 }
 
 TEST_F(ControlApiTest, Traces) {
