@@ -598,6 +598,56 @@ def stops(c, a, destination, at, why, fix):
     check(why in step["found"] and fix in step["fix"], f"{why!r} and {fix!r} are not in {step}")
 
 
+COMPOSE = """
+version: "3.8"
+services:
+  {service}:
+    image: {image}
+    hostname: {service}-{host}
+    restart: always
+    dns: {dns}
+    networks: {{shop: {{aliases: [any]}}}}
+networks:
+  shop: {{external: true}}
+"""
+
+
+def compose_up(c, i, service):
+    """Brings up the host's part of the application; returns its container."""
+    host = c.hosts[i]
+    path = f"{c.lab.directory}/compose-{host.name}.yaml"
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(COMPOSE.format(service=service, image=IMAGE, host=host.name, dns=c.lab.router(host)))
+    done = subprocess.run(["docker-compose", "--no-ansi", "-H", f"unix://{host.docker_socket}", "-p", "app", "-f", path, "up", "-d"],
+                          capture_output=True, text=True, timeout=60)
+    check(done.returncode == 0, f"docker-compose up on {host.name}: {done.stderr}")
+    return Container(host, f"app_{service}_1")
+
+
+@feature("a compose application over three hosts finds itself by service names, also after a host is killed and back")
+def compose(c):
+    c.ctl(c.hosts[0], "network", "create", "shop", *shared_subnets(9))
+    soon_everywhere(c, "shop")
+
+    def whole(one, other, db, within):
+        for web in one, other:
+            soon_resolves(web, "db", [db.ip], within)
+            wait_for(lambda web=web: web.ask("tcp", "db", 80).server == f"db-{db.host.name}", f"{web.host.name} reaches db", within)
+        soon_resolves(db, "web", [one.ip, other.ip], within)
+        soon_resolves(db, "any.weft", [one.ip, other.ip, db.ip], within)
+        for web in one, other:
+            wait_for(lambda web=web: db.ask("tcp", web.ip, 80).server == f"web-{web.host.name}", "db reaches web", within)
+
+    with world_dns(c):
+        one, other, db = in_parallel(*(lambda i=i, service=service: compose_up(c, i, service)
+                                       for i, service in enumerate(("web", "web", "db"))))
+        whole(one, other, db, 3)
+        for victim in db, other:
+            victim.host.reboot()
+            wait_for(lambda victim=victim: victim.refresh().state["State"]["Running"] and victim.ip, "compose's container runs", 20)
+            whole(one, other, db, 20)
+
+
 @feature("the web page follows the cluster: a container that comes, traffic, a repair, a host that dies")
 def web_page(c):
     net, host, far = c.overlay(), c.hosts[0], c.hosts[2]
