@@ -132,7 +132,7 @@ struct ControlApi::Routes {
     static HttpResponse status(ControlApi& api, const HttpRequest&) {
         const ControlSources& sources = api.sources_;
         const auto members = std::make_shared<std::vector<kv::Member>>();
-        const auto listed = sources.gossip->call([members](kv::Node& node) { *members = node.members(); });
+        const auto listed = sources.gossip->call([members](kv::Node& node) { *members = node.roster(); });
         if (!listed) return failure(500, listed.error().message);
         const auto alive = std::count_if(members->begin(), members->end(), [](const kv::Member& member) {
             return member.state == kv::MemberState::Alive;
@@ -267,7 +267,7 @@ struct ControlApi::Routes {
         // What runs there owns what it touches: it may run after a timeout.
         const auto found = std::make_shared<std::pair<std::vector<kv::Member>, Clock::Monotonic>>();
         const auto done = gossip.call([found](kv::Node& node) {
-            found->first = node.members();
+            found->first = node.roster();
             found->second = node.now();
         });
         if (!done) return failure(500, done.error().message);

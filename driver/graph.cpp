@@ -58,7 +58,7 @@ Result<json> clusterGraph(kv::Service& gossip, const std::vector<OverlayStatus>&
     // What runs there owns what it touches: it may run after a timeout.
     const auto heard = std::make_shared<Heard>();
     WEFT_TRY(gossip.call([heard](kv::Node& node) {
-        heard->members = node.members();
+        heard->members = node.roster();
         heard->now = node.now();
         heard->rows = node.table().list(std::string(kOverlayPrefix));
         heard->names = node.table().list(std::string(kNamesPrefix));

@@ -211,7 +211,7 @@ Result<SharedNetworks::Known> SharedNetworks::read() {
     const auto known = std::make_shared<Known>();
     WEFT_TRY(runner_.call([known](kv::Node& node) {
         known->self = node.id();
-        known->members = node.members();
+        known->members = node.roster();
         for (const kv::Row& row : node.table().list(std::string(kSharedNetworkPrefix))) {
             if (auto parsed = decodeNetworkRow(row.value)) {
                 known->networks[row.key.substr(kSharedNetworkPrefix.size())][row.owner] = *std::move(parsed);

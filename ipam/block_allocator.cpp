@@ -221,6 +221,7 @@ void BlockAllocator::tick() {
     askAhead();
     handBack();
     process();
+    for (const NodeId& id : ledger_.committed().forgotten) node_.giveUp(id);
 }
 
 void BlockAllocator::process() {
@@ -857,10 +858,17 @@ void BlockAllocator::adopt(std::function<void()> done) {
     written();
 }
 
+// A host that came back with an empty state shares its name with its dead predecessor, which is the one to forget.
 std::optional<NodeId> BlockAllocator::findHost(const std::string& nameOrId) const {
+    enum Rank { Forgotten, Alive, Gone };
+    std::optional<std::pair<Rank, NodeId>> best;
     for (const kv::Member& member : node_.members()) {
-        if (member.record.name == nameOrId || member.id.str() == nameOrId) return member.id;
+        if (member.record.name != nameOrId && member.id.str() != nameOrId) continue;
+        const bool forgotten = ledger_.committed().forgotten.contains(member.id);
+        const Rank rank = !member.gone() ? Alive : forgotten ? Forgotten : Gone;
+        if (!best || best->first < rank) best = {rank, member.id};
     }
+    if (best) return best->second;
     for (const NodeId& id : ledger_.accepted().members) {
         if (id.str() == nameOrId || id.brief() == nameOrId) return id;
     }

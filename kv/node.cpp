@@ -115,6 +115,8 @@ public:
     Context& context() { return context_; }
     Table& table() { return table_; }
     Membership& membership() { return membership_; }
+    void giveUp(const NodeId& id) { givenUp_.insert(id); }
+    bool gaveUp(const NodeId& id) const { return givenUp_.contains(id); }
     int healthScore() { return prober_.awareness().score(); }
     std::optional<Clock::Monotonic> unopenedFrom(const IpAddress& host) const {
         const auto found = unopened_.find(host);
@@ -219,6 +221,7 @@ private:
     uint64_t root_ = 0;  // of the summed members; see root()
     std::map<NodeId, uint64_t> summed_;
     std::set<NodeId> unsummed_;
+    std::set<NodeId> givenUp_;
     Clock::Monotonic changedAt_;
 
     static constexpr Timers::Handle kNoTimer{Timers::Time::max(), 0};
@@ -810,6 +813,14 @@ std::vector<Member> Node::members() const {
 std::optional<Member> Node::member(const NodeId& id) const {
     const Member* found = impl_->membership().find(id);
     return found == nullptr ? std::nullopt : std::optional(*found);
+}
+void Node::giveUp(const NodeId& id) {
+    impl_->giveUp(id);
+}
+std::vector<Member> Node::roster() const {
+    std::vector<Member> shown = members();
+    std::erase_if(shown, [this](const Member& member) { return member.gone() && impl_->gaveUp(member.id); });
+    return shown;
 }
 void Node::onMember(MemberCallback callback) {
     impl_->onMember(std::move(callback));

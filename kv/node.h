@@ -72,6 +72,9 @@ public:
     [[nodiscard]] const NodeId& id() const;
     [[nodiscard]] std::vector<Member> members() const;  // this node included; dead ones until forgotten
     [[nodiscard]] std::optional<Member> member(const NodeId& id) const;
+    // The operator gave the member up for ever; until it is forgotten, roster() is without it while it is gone.
+    void giveUp(const NodeId& id);
+    [[nodiscard]] std::vector<Member> roster() const;  // members() as people are shown them
     // After every change of a member's state, address or name.
     void onMember(MemberCallback callback);
     // Replaces the seeds (a DNS name that resolves anew).

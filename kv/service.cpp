@@ -597,7 +597,7 @@ void SocketService::publishMetrics() {
     shown_ = now;
     health_->set(node_->healthScore());
     std::array<int, kStates.size()> byState{};
-    for (const Member& member : node_->members()) ++byState[static_cast<size_t>(member.state)];
+    for (const Member& member : node_->roster()) ++byState[static_cast<size_t>(member.state)];
     for (size_t i = 0; i < kStates.size(); ++i) members_[i]->set(byState[i]);
 }
 

@@ -326,6 +326,7 @@ def forgotten(c):
                          c.ctl(keep.host, "members")), "the host is declared dead", 30)
     keep.host.run(*forget)
     keep.host.run(*forget)  # twice is once
+    wait_for(lambda: all(member["name"] != host.name for member in c.ctl(near.host, "members")), "it is not listed", 10)
     near.host.docker("run", "-d", "--network", net.name, "--ip", address, "--name", "heir", "--hostname", "heir", IMAGE)
     soon_reaches(keep, "tcp", address, 80, Container(near.host, "heir"), 1)
 
@@ -768,6 +769,7 @@ def attempt(cluster, function):
     except Exception as error:
         if not problem:
             problem, report = error, leaks(before, cluster.snapshot())[:30]
+        cluster.restart()
     return problem and "\n".join(["".join(traceback.format_exception(problem)[-3:]), *report])
 
 

@@ -85,6 +85,12 @@ class Cluster:
             if networks:
                 host.docker("network", "rm", *networks)
 
+    def restart(self):
+        """Boots every host, whatever a failed feature left dead or stuck, so that the next finds them whole."""
+        in_parallel(*(host.reboot for host in self.hosts))
+        wait_for(self.all_alive, "every host knows every host", 30)
+        self.clean_up()
+
     def snapshot(self):
         return {f"{host.name}: {line}" for host in self.hosts for line in host.snapshot()}
 

@@ -608,6 +608,9 @@ TEST_F(Blocks, TheDeadHostsBlocksAreReturnedOnce) {
     ASSERT_TRUE(forget(2, 0));
     ASSERT_TRUE(lab.runUntil([&] { return forgotten(1, 0) && forgotten(2, 0); }, 10s))
         << lab.host(1).blocks->forgetting(lab.cluster().id(0));
+    lab.run(1s);
+    EXPECT_EQ(lab.cluster().node(1).members().size(), 3U);
+    EXPECT_EQ(lab.cluster().node(1).roster().size(), 2U);
     for (int i = 0; i < 300; ++i) {
         if (!request(1 + static_cast<size_t>(i % 2), pool)) break;
     }
@@ -616,6 +619,7 @@ TEST_F(Blocks, TheDeadHostsBlocksAreReturnedOnce) {
     // Back again under the same identity, it gets and gives nothing.
     lab.start(0);
     lab.run(3s);
+    EXPECT_EQ(lab.cluster().node(1).roster().size(), 3U);
     const auto refused = request(0, pool);
     ASSERT_FALSE(refused);
     EXPECT_NE(refused.error().message.find("forgotten"), std::string::npos) << refused.error().message;
