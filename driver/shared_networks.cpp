@@ -329,12 +329,12 @@ Result<void> SharedNetworks::create(const NetworkSpec& spec) {
 
 Result<void> SharedNetworks::remove(const std::string& name, bool force) {
     const std::lock_guard lock(engineUse_);
-    WEFT_ASSIGN(const Known known, read());
-    const auto truth = known.truth(name, clock_.wall());
-    if (!truth || !truth->spec) {
+    WEFT_ASSIGN(const auto shown, list());
+    if (std::none_of(shown.begin(), shown.end(), [&](const SharedNetwork& one) { return one.name == name; })) {
         return makeError(ErrorCode::NotFound,
                          fmt::format("no network {} was made by weftctl: weftctl network ls", name));
     }
+    WEFT_ASSIGN(const Known known, read());
     if (!force) {
         WEFT_ASSIGN(const std::string users, usersOf(name, known.members));
         if (!users.empty()) {

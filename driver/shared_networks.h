@@ -61,8 +61,8 @@ public:
     // AlreadyExists, InvalidArgument, Unavailable without an engine, or what the engine says against it: then no host
     // makes it. Timeout: it may yet come to be.
     Result<void> create(const NetworkSpec& spec);
-    // NotFound; Busy naming the containers on it on any host, unless `force`, which takes them off. Hosts follow as
-    // list() tells.
+    // NotFound when list() has it not; Busy naming the containers on it on any host, unless `force`, which takes them
+    // off. Hosts follow as list() tells; again, and with force, while some have yet to.
     Result<void> remove(const std::string& name, bool force);
 
     Result<std::vector<SharedNetwork>> list();

@@ -232,6 +232,8 @@ TEST_F(SharedNetworksTest, WaitsForContainersUnlessForced) {
     EXPECT_TRUE(soonIs("shop", HostState::InUse));
     EXPECT_THAT(networks_->warnings().at(0), HasSubstr("by late"));
     EXPECT_EQ(networks_->create(spec("shop")).error().code, ErrorCode::AlreadyExists);
+    must(networks_->remove("shop", true));
+    EXPECT_TRUE(soonIs("shop", HostState::Removed));
 
     must(kv::put(*gossip_, "networks/other",
                  must(encode("other", {.stamp = 1, .spec = spec("other"), .state = HostState::Ready}))));
