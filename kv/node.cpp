@@ -30,6 +30,7 @@ constexpr size_t kMaxUnproven = 32;                // of them without a handshak
 constexpr size_t kMaxSyncs = 8;                    // streams we opened for anti-entropy, at one time
 constexpr auto kLeaveLimit = 5s;
 constexpr auto kSaveMembersEvery = 60s;
+constexpr auto kSaveNewMembersAfter = 1s;  // they seldom come alone
 
 uint64_t hashMember(const Member& member, uint64_t rows) {
     Writer out;
@@ -193,6 +194,7 @@ private:
     void syncTick();
     void seedTick();
     void saveMembers();
+    void saveNewMembers();
 
     // rows
     bool applyRow(Row row, bool announce);
@@ -213,6 +215,7 @@ private:
     std::vector<MemberCallback> memberCallbacks_;
 
     bool started_ = false;
+    bool savingMembers_ = false;
     uint64_t packetCounter_ = 0;
     std::map<NodeId, ReplayWindow> windows_;
     std::map<IpAddress, Clock::Monotonic> unopened_;  // who sent what did not open, and when last
@@ -247,6 +250,7 @@ Membership::Events Node::Impl::membershipEvents() {
                 const bool wasGone = before && (*before == MemberState::Dead || *before == MemberState::Left);
                 if (member.gone() && !wasGone) table_.suspend(member.id);
                 if (!member.gone() && wasGone) table_.resume(member.id);
+                if (!member.gone() && (!before || wasGone)) saveNewMembers();
                 const Member copy = member;
                 for (size_t i = 0; i < memberCallbacks_.size(); ++i) memberCallbacks_[i](copy);
             },
@@ -655,6 +659,15 @@ void Node::Impl::saveMembers() {
         if (!member.gone() && id != membership_.selfId()) records.push_back(member.record);
     }
     if (!records.empty()) storage_.saveMembers(std::move(records));
+}
+
+// Who restarts a moment after it met the others must find them again, seed or not.
+void Node::Impl::saveNewMembers() {
+    if (std::exchange(savingMembers_, true)) return;
+    context_.timers.after(kSaveNewMembersAfter, [this] {
+        savingMembers_ = false;
+        saveMembers();
+    });
 }
 
 // --- rows ---

@@ -127,6 +127,16 @@ TEST_F(Clusters, RestartWithinTheSuspicionTimeIsNoFailure) {
     EXPECT_TRUE(cluster.converged());
 }
 
+TEST_F(Clusters, WhoRestartsAMomentAfterItMetTheOthersNeedsNoSeed) {
+    Cluster cluster(1, joined());
+    up(cluster, 2);
+    cluster.run(2s);
+    cluster.config().seeds.clear();
+    for (const size_t host : {0, 1}) cluster.crash(host);
+    for (const size_t host : {0, 1}) cluster.start(host);
+    EXPECT_TRUE(cluster.runUntil([&] { return cluster.converged(); }, 5s));
+}
+
 TEST_F(Clusters, LeaverIsNotSuspected) {
     Cluster cluster(1, joined());
     up(cluster, 3);
