@@ -11,7 +11,6 @@ host may hold anything it did not hold before.
 import argparse
 import contextlib
 import ipaddress
-import itertools
 import json
 import os
 import random
@@ -24,9 +23,9 @@ import sys
 import time
 import traceback
 
+from asking import closed, pairs, ping, reaches, refused, resolve, soon_reaches, soon_resolves
 from harness import check, equal
-from lab import IMAGE, REPOSITORY, CommandFailed, Container, Lab, NoAnswer, in_parallel, keepalive_report, leaks, sweep, \
-    wait_for
+from lab import IMAGE, REPOSITORY, CommandFailed, Container, Lab, in_parallel, keepalive_report, leaks, sweep, wait_for
 from overlay_cluster import VXLAN_OVERHEAD, WEB, Cluster
 
 HOSTS = 3
@@ -45,35 +44,6 @@ def feature(name):
     return register
 
 
-def reaches(place, protocol, address, port, server, client=None, timeout=3.0):
-    reply = place.ask(protocol, address, port, timeout=timeout)
-    equal(reply.server, server.name, f"{place.name} to {protocol} {address}:{port} answered by")
-    if client:
-        equal(reply.client, client, f"{place.name} to {protocol} {address}:{port} seen as")
-
-
-def soon_reaches(place, protocol, address, port, server, within, timeout=0.2):
-    wait_for(lambda: reaches(place, protocol, address, port, server, timeout=timeout) or True,
-             f"{place.name} reaches {server.name}", within, 0.01)
-
-
-def refused(run, *argv):
-    """What a command says that has to fail."""
-    try:
-        run(*argv)
-    except CommandFailed as refusal:
-        return str(refusal)
-    raise AssertionError(f"{argv} was not refused")
-
-
-def closed(place, address, port=80):
-    try:
-        reply = place.ask("tcp", address, port, timeout=0.5)
-    except NoAnswer:
-        return
-    raise AssertionError(f"{place.name} to {address}:{port} should be closed, {reply} came")
-
-
 @contextlib.contextmanager
 def world_dns(c):
     """A name server for the world on `outside`; gives the arguments of `docker run` that make a host's containers ask it."""
@@ -83,14 +53,6 @@ def world_dns(c):
         yield lambda i: ("--dns", c.lab.router(c.hosts[i]))
     finally:
         server.end(signal.SIGKILL)
-
-
-def ping(place, address, size=56):
-    place.run(place.busybox, "ping", "-c", "1", "-W", "3", "-s", str(size), address)
-
-
-def pairs(containers):
-    return itertools.permutations(containers, 2)
 
 
 @feature("every container reaches every other: tcp, udp, ping, IPv4 and IPv6, as themselves")
@@ -375,19 +337,6 @@ def stranger(c):
         equal(received(), before + 1, "pings that came in")
     finally:
         outside.run("ip", "link", "del", "forged")
-
-
-def resolve(container, name, kind="a"):
-    """What the container's own resolver finds, sorted; nothing if there is no such name."""
-    text = container.run(container.busybox, "nslookup", f"-type={kind}", name, check=False, timeout=20)
-    answers = text.split("\n\n", 1)[-1]
-    return sorted(line.split(": ", 1)[-1].split(" = ")[-1].strip() for line in answers.splitlines()
-                  if line.startswith("Address") or "name = " in line or "service = " in line)
-
-
-def soon_resolves(container, name, addresses, within, kind="a"):
-    wait_for(lambda: resolve(container, name, kind) == sorted(addresses),
-             f"{container.name} finds {addresses} as {name}", within, 0.01)
 
 
 @feature("names: containers find each other by name, alias, hostname, with network and domain, forwards and backwards")
