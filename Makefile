@@ -10,7 +10,7 @@ export CCACHE_NOHASHDIR := 1
 NOT_UNDER_ASAN := Scale|Lifeguard|Schedules|Thousand|KilledAnywhere|LargeTable|Cost|Flat|Microseconds|KnownSoon
 .DEFAULT_GOAL := build
 
-.PHONY: deps build test test-unit test-netns test-e2e test-asan check bench fuzz demo install uninstall deb clean
+.PHONY: deps build test test-unit test-netns test-e2e test-asan check bench fuzz demo install uninstall deb plugin clean
 
 deps:
 	packaging/deps.sh
@@ -27,10 +27,11 @@ test-unit: build
 test-netns: build
 	ctest --test-dir $(BUILD) -L netns -j $(JOBS) --output-on-failure --repeat until-pass:2
 
-test-e2e: build
+test-e2e: plugin
 	python3 tests/e2e/run.py --retries 1
 	python3 tests/e2e/overlay.py --retries 2 --reach-limit 2000 --underlay bridged --iptables nft
 	python3 tests/e2e/overlay.py --retries 2 --reach-limit 2000 --underlay routed --iptables legacy
+	python3 tests/e2e/swarm.py --retries 1
 	python3 tests/e2e/chaos.py --rounds 2 --containers 10
 
 test-asan:
@@ -64,6 +65,9 @@ deb: CONFIGURE_FLAGS = -DCMAKE_INSTALL_PREFIX=/usr
 deb: build
 	cd $(BUILD) && cpack -G DEB
 	@ls $(BUILD)/weft_*.deb
+
+plugin: build
+	packaging/plugin.sh $(BUILD)
 
 clean:
 	rm -rf $(BUILD)

@@ -37,6 +37,7 @@ void checkSockets(Json& checks, const HostView& host, const Json& status) {
     const std::string dir = text(status, "pluginDir");
     constexpr std::array<std::string_view, 3> kSearched{"/run/docker/plugins", "/etc/docker/plugins",
                                                         "/usr/lib/docker/plugins"};
+    if (dir.empty()) return;  // a managed plugin's is the engine's
     for (const std::string& deaf : host.deafSockets) {
         add(checks, "plugin sockets", "bad", deaf, "systemctl restart weftd.socket weftd.service");
     }
@@ -54,7 +55,7 @@ bool compareNetworks(Json& checks, const Json& ours, const Json& engines) {
     for (const Json& network : ours) onlyOurs[text(network, "id")] = text(network, "driver");
     bool same = true;
     for (const Json& network : engines) {
-        if (!text(network, "Driver").starts_with("weft-") || onlyOurs.erase(text(network, "Id")) == 1) continue;
+        if (onlyOurs.erase(text(network, "Id")) == 1 || !text(network, "Driver").starts_with("weft-")) continue;
         const std::string name = text(network, "Name");
         add(checks, kDockersView, "bad", fmt::format("Docker has network {}, weft does not", name),
             fmt::format("docker network rm {}, then create it again", name));

@@ -61,7 +61,8 @@ std::string showStatus(const Json& json, const Names& /*names*/, bool colour) {
     std::string out =
         fmt::format("weftd {} {}, pid {}, up {}\nfirewall   {}\nplugins    {}\nstate      {}\nlog level  {}\n\n",
                     text(json, "version"), toned("running", Tone::Good, colour), text(json, "pid"),
-                    duration(json.at("uptimeSeconds")), text(json, "firewall"), text(json, "pluginDir"),
+                    duration(json.at("uptimeSeconds")), text(json, "firewall"),
+                    text(json, "pluginDir").empty() ? "one, managed by the engine" : text(json, "pluginDir"),
                     text(json, "stateDir"), text(json, "logLevel"));
     const std::string address = text(json, "address");
     out.insert(out.size() - 1,
@@ -416,7 +417,7 @@ Result<kv::Address> addressOf(std::string_view members, const std::string& host)
 std::vector<std::string> pluginSockets(std::string_view status) {
     std::vector<std::string> paths;
     const Json parsed = Json::parse(status, nullptr, false);
-    if (!parsed.is_object() || !parsed.contains("modes")) return paths;
+    if (!parsed.is_object() || !parsed.contains("modes") || text(parsed, "pluginDir").empty()) return paths;
     for (const Json& mode : parsed["modes"]) {
         paths.push_back(fmt::format("{}/{}.sock", text(parsed, "pluginDir"), text(mode, "driver")));
     }

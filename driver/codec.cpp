@@ -325,6 +325,30 @@ Result<CreateNetworkRequest> decodeCreateNetwork(std::string_view body) {
     return request;
 }
 
+// Unlike CreateNetwork's, Options are the user's own, without the engine's around them.
+Result<AllocateNetworkRequest> decodeAllocateNetwork(std::string_view body) {
+    WEFT_ASSIGN(const Fields fields, Fields::parse(body));
+    AllocateNetworkRequest request;
+    WEFT_ASSIGN(std::string networkId, fields.id("NetworkID"));
+    request.networkId = NetworkId(std::move(networkId));
+    WEFT_ASSIGN(request.options, fields.texts("Options"));
+    WEFT_ASSIGN(request.ipv4, ipamDataList(fields, "IPv4Data", IpFamily::V4));
+    return request;
+}
+
+Result<std::optional<DiscoveredNode>> decodeDiscovery(std::string_view body) {
+    constexpr int kNode = 1;  // libnetwork's discoverapi.NodeDiscovery
+    WEFT_ASSIGN(const Fields fields, Fields::parse(body));
+    const Json* type = fields.find("DiscoveryType");
+    if (type == nullptr || *type != kNode) return std::optional<DiscoveredNode>();
+    WEFT_ASSIGN(const Fields data, fields.object("DiscoveryData"));
+    WEFT_ASSIGN(const auto address, data.address("Address"));
+    if (!address) return makeError(ErrorCode::InvalidArgument, data.path("Address") + ": missing");
+    DiscoveredNode node{*address};
+    WEFT_ASSIGN(node.self, data.flag("Self", false));
+    return std::optional(node);
+}
+
 Result<NetworkId> decodeNetworkId(std::string_view body) {
     WEFT_ASSIGN(const Fields fields, Fields::parse(body));
     WEFT_ASSIGN(std::string networkId, fields.id("NetworkID"));
@@ -439,6 +463,10 @@ std::string encode(const JoinReply& reply) {
     }
     json["DisableGatewayService"] = reply.disableGatewayService;
     return dump(json);
+}
+
+std::string encodeOptions(const std::map<std::string, std::string>& options) {
+    return dump({{"Options", options}});
 }
 
 std::string encode(const ipam::PoolReply& reply) {

@@ -5,6 +5,8 @@
 // counts as absent. Field names are the engine's, exact in case.
 #pragma once
 
+#include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -23,8 +25,16 @@ struct ReleaseAddressRequest {
     IpAddress address;
 };
 
+// DiscoverNew, DiscoverDelete: a node of the swarm that this engine is part of.
+struct DiscoveredNode {
+    IpAddress address;
+    bool self = false;
+};
+
 Result<CreateNetworkRequest> decodeCreateNetwork(std::string_view body);
-Result<NetworkId> decodeNetworkId(std::string_view body);  // DeleteNetwork
+Result<AllocateNetworkRequest> decodeAllocateNetwork(std::string_view body);
+Result<std::optional<DiscoveredNode>> decodeDiscovery(std::string_view body);  // none: of another kind
+Result<NetworkId> decodeNetworkId(std::string_view body);                      // DeleteNetwork, FreeNetwork
 Result<CreateEndpointRequest> decodeCreateEndpoint(std::string_view body);
 Result<EndpointKey> decodeEndpointKey(std::string_view body);  // DeleteEndpoint, Leave, Revoke, EndpointOperInfo
 Result<JoinRequest> decodeJoin(std::string_view body);
@@ -38,6 +48,7 @@ Result<ReleaseAddressRequest> decodeReleaseAddress(std::string_view body);
 // A field that is unset is left out: to the engine a field it sent and gets back counts as modified.
 std::string encode(const CreateEndpointReply& reply);
 std::string encode(const JoinReply& reply);
+std::string encodeOptions(const std::map<std::string, std::string>& options);  // of AllocateNetwork
 std::string encode(const ipam::PoolReply& reply);
 std::string encodeAddress(const IpPrefix& address);
 // {"Err":TEXT,"Error":TEXT}: the engine reads one or the other, by API and HTTP status.

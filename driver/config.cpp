@@ -4,7 +4,9 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cctype>
 #include <charconv>
+#include <cstdlib>
 #include <utility>
 
 #include "driver/socket.h"
@@ -47,6 +49,14 @@ public:
 private:
     std::vector<std::string> names_;
 };
+
+// "WEFT_LOG_LEVEL" of "log-level".
+std::string variableOf(const std::string& flag) {
+    std::string name = "WEFT_" + flag;
+    std::transform(name.begin(), name.end(), name.begin(),
+                   [](unsigned char c) { return static_cast<char>(c == '-' ? '_' : std::toupper(c)); });
+    return name;
+}
 
 // A check in CLI11's way: "" is good.
 template <typename Parse>
@@ -134,6 +144,7 @@ std::variant<Config, Exit> parseCommandLine(int argc, const char* const* argv) {
         ->type_name("FILE");
     app.add_option("--join", config.gossip.join, "a host of the cluster, asked for ever; repeat for more")
         ->check(seed)
+        ->delimiter(',')
         ->type_name("HOST[:PORT]");
     app.add_option("--bind", config.gossip.bind, "where gossip listens, UDP and TCP; default: the advertised address")
         ->check(address)
@@ -157,10 +168,15 @@ std::variant<Config, Exit> parseCommandLine(int argc, const char* const* argv) {
         ->type_name("PATH");
     app.add_option("--label", config.labels, "of this host, for weftctl network create --hosts; repeat for more")
         ->type_name("LABEL");
+    app.add_flag("--swarm", config.swarm,
+                 "serve the one driver weft, for a swarm's networks; it must run as a managed plugin (make plugin)");
     std::vector<std::string> keys;
-    for (const CLI::Option* option : app.get_options()) {
+    for (CLI::Option* option : app.get_options()) {
         for (const std::string& name : option->get_lnames()) {
-            if (name != "help" && name != "version") keys.push_back(name);
+            if (name == "help" || name == "version") continue;
+            keys.push_back(name);
+            // Only of those that are set, or --help would name them all.
+            if (std::getenv(variableOf(name).c_str()) != nullptr) option->envname(variableOf(name));
         }
     }
     bool checkOnly = false;
@@ -199,6 +215,7 @@ std::variant<Config, Exit> parseCommandLine(int argc, const char* const* argv) {
     config.logLevel = *parseLogLevel(level);
     for (const std::string& pool : pools) config.addressPools.push_back(*parseAddressPool(pool));
     config.gossip.stateDir = config.stateDir;
+    if (const char* key = std::getenv("WEFT_KEY")) config.gossip.key = key;
     if (checkOnly) return Exit{0, "weftd: configuration is good\n"};
     return config;
 }

@@ -30,6 +30,7 @@ struct Config {
     std::string domain = "weft";                    // names may end with it; lower case, without dots around it
     std::string dockerSocket = "/run/docker.sock";  // the engine's API
     std::vector<std::string> labels;                // of this host, for networks that are meant for some hosts only
+    bool swarm = false;                             // serves Swarm's engine alone, as a managed plugin
 };
 
 // "10.208.0.0/12/24": subnets of 24 bits out of 10.208.0.0/12. InvalidArgument.
@@ -41,8 +42,10 @@ struct Exit {
     std::string text;
 };
 
-// Every flag is a key of the same name in the file. Messages name the flag or key at fault and, for an unknown one, the
-// nearest there is. Called again on SIGHUP with the same arguments, for the log level.
+// Every flag is a key of the same name in the file and a variable of the environment: WEFT_LOG_LEVEL is --log-level.
+// Flags win over the file, the file over the environment; an empty variable counts as absent. Messages name the flag or
+// key at fault and, for an unknown one, the nearest there is. Called again on SIGHUP with the same arguments, for the
+// log level.
 std::variant<Config, Exit> parseCommandLine(int argc, const char* const* argv);
 
 }  // namespace weft::driver

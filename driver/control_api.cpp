@@ -123,6 +123,7 @@ struct ControlApi::Routes {
         for (const OverlayStatus& network : sources.overlay()) {
             if (!network.conflict.empty()) all.push_back("overlay network " + network.name + ": " + network.conflict);
         }
+        if (sources.sharedNetworks == nullptr) return all;
         for (std::string& warning : sources.sharedNetworks->warnings()) all.push_back(std::move(warning));
         return all;
     }
@@ -315,7 +316,14 @@ struct ControlApi::Routes {
         return graph ? answer(*graph) : failure(graph.error());
     }
 
+    static HttpResponse madeBySwarm() {
+        return failure(409,
+                       "the swarm makes the networks: docker network create --attachable -d weft:latest ... on a "
+                       "manager");
+    }
+
     static HttpResponse sharedNetworks(ControlApi& api, const HttpRequest&) {
+        if (api.sources_.sharedNetworks == nullptr) return madeBySwarm();
         const auto networks = api.sources_.sharedNetworks->list();
         if (!networks) return failure(networks.error());
         Json list = Json::array();
@@ -334,6 +342,7 @@ struct ControlApi::Routes {
     }
 
     static HttpResponse createNetwork(ControlApi& api, const HttpRequest& request) {
+        if (api.sources_.sharedNetworks == nullptr) return madeBySwarm();
         const auto body = bodyOf(request);
         if (!body) return failure(body.error());
         const auto spec = parseNetworkSpec(*body);
@@ -343,6 +352,7 @@ struct ControlApi::Routes {
     }
 
     static HttpResponse removeNetwork(ControlApi& api, const HttpRequest& request) {
+        if (api.sources_.sharedNetworks == nullptr) return madeBySwarm();
         const auto name = bodyField(request, "name");
         const auto force = bodyField(request, "force");
         if (!name || !force) return failure((name ? force : name).error());

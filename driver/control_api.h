@@ -50,7 +50,7 @@ struct ControlSources {
     std::function<std::vector<ipam::PoolInfo>()> pools;
     std::function<std::vector<ipam::LeaseInfo>()> leases;
     kv::Service* gossip = nullptr;
-    SharedNetworks* sharedNetworks = nullptr;
+    SharedNetworks* sharedNetworks = nullptr;  // null: a swarm makes them
     std::function<std::vector<OverlayStatus>()> overlay;
     std::function<Result<std::string>()> blocks;  // who holds which addresses
     std::function<Result<std::string>(const std::string& node, bool force)> forget;

@@ -58,6 +58,7 @@
 #include "net/monitor.h"
 #include "net/netlink.h"
 #include "net/ports.h"
+#include "net/sysctl.h"
 
 namespace weft::driver {
 namespace {
@@ -171,6 +172,8 @@ private:
     ipam::LocalIpamHooks sharedHooks();
     Result<void> makeOverlay(const DriverContext& context);
     Result<void> startNames();
+    Result<void> startSharedNetworks();
+    PluginTraits swarmTraits();
     Result<void> startServing();
     Result<ListeningSocket> pluginSocket(const std::string& name);
     Result<std::vector<Repair>> reconcile(bool dryRun);
@@ -205,8 +208,8 @@ private:
     std::unique_ptr<ipam::ClusterIpam> sharedIpam_;
     std::unique_ptr<BridgeDriver> bridge_;
     std::unique_ptr<OverlayDriver> overlay_;
-    std::unique_ptr<NameService> names_;  // null: none
-    std::unique_ptr<SharedNetworks> sharedNetworks_;
+    std::unique_ptr<NameService> names_;              // null: none
+    std::unique_ptr<SharedNetworks> sharedNetworks_;  // null: a swarm makes them
     std::unique_ptr<HostDriver> host_;
     std::unique_ptr<NoneDriver> none_;
     std::vector<Mode> modes_;
@@ -237,6 +240,7 @@ Result<void> Daemon::start() {
     WEFT_TRY(alarm_.open());
     inherited_ = inheritedSockets();
 
+    if (config_.swarm) WEFT_TRY(net::makeSysctlsWritable());
     WEFT_TRY(makeDirectory(config_.runDir, 0755));
     WEFT_TRY(makeDirectory(config_.stateDir, 0700));
     WEFT_TRY(makeDirectory(config_.pluginDir, 0755));
@@ -249,11 +253,7 @@ Result<void> Daemon::start() {
     WEFT_TRY(chooseFirewall());
     WEFT_TRY(makeDrivers());
     WEFT_TRY(startNames());
-    SharedNetworksConfig shared{config_.dockerSocket, config_.labels, {}};
-    shared.removeForgotten = [this](const std::string& name, const std::set<NetworkId>& known) {
-        return overlay_->removeForgotten(name, known);
-    };
-    WEFT_ASSIGN(sharedNetworks_, SharedNetworks::start(std::move(shared), *gossip_, clock_));
+    WEFT_TRY(startSharedNetworks());
 
     const auto begin = clock_.now();
     reconcileAndLog();
@@ -349,12 +349,14 @@ Result<void> Daemon::makeOverlay(const DriverContext& context) {
     OverlayConfig overlay;
     overlay.vtep = gossip_->advertised().ip;
     overlay.port = config_.vxlanPort;
+    overlay.swarm = config_.swarm;
     WEFT_ASSIGN(overlay_, OverlayDriver::create(context, *bridge_, *gossip_, overlay, *sharedIpam_));
     return {};
 }
 
+// A swarm's engines tell each other the names of services, tasks and containers themselves.
 Result<void> Daemon::startNames() {
-    if (config_.dnsPort == 0) return {};
+    if (config_.dnsPort == 0 || config_.swarm) return {};
     auto started = NameService::start({config_.dnsPort, config_.domain, config_.dockerSocket}, *gossip_, *overlay_,
                                       netlink_->netns(), metrics_);
     if (!started && started.error().code == ErrorCode::Unsupported) {
@@ -363,6 +365,30 @@ Result<void> Daemon::startNames() {
     }
     WEFT_ASSIGN(names_, std::move(started));
     return firewall_->setResolver(config_.dnsPort);
+}
+
+Result<void> Daemon::startSharedNetworks() {
+    if (config_.swarm) return {};
+    SharedNetworksConfig shared{config_.dockerSocket, config_.labels, {}};
+    shared.removeForgotten = [this](const std::string& name, const std::set<NetworkId>& known) {
+        return overlay_->removeForgotten(name, known);
+    };
+    WEFT_ASSIGN(sharedNetworks_, SharedNetworks::start(std::move(shared), *gossip_, clock_));
+    return {};
+}
+
+PluginTraits Daemon::swarmTraits() {
+    PluginTraits traits;
+    traits.global = true;
+    traits.discovered = [this](const DiscoveredNode& node, bool isThere) {
+        if (!node.self) {
+            isThere ? gossip_->addSeed(node.address) : gossip_->removeSeed(node.address);
+        } else if (isThere && node.address != gossip_->advertised().ip) {
+            logWarn("the swarm sends this node's frames to {}, weft to {}: set WEFT_ADVERTISE unless that is meant",
+                    node.address.str(), gossip_->advertised().ip.str());
+        }
+    };
+    return traits;
 }
 
 // systemd's if it passed one of that name, wherever it lies; else one of our own.
@@ -396,7 +422,7 @@ Result<void> Daemon::startServing() {
     sources.metrics = &metrics_;
     sources.clock = &clock_;
     sources.firewall = firewallReason_;
-    sources.pluginDir = config_.pluginDir;
+    if (!config_.swarm) sources.pluginDir = config_.pluginDir;
     sources.stateDir = config_.stateDir;
     sources.reconcile = [this](bool dryRun) { return reconcile(dryRun); };
     sources.lastRepairs = [this] {
@@ -417,12 +443,17 @@ Result<void> Daemon::startServing() {
         sockets_.push_back(std::move(socket));
     };
     for (const Mode& mode : modes_) {
-        WEFT_ASSIGN(ListeningSocket socket, pluginSocket(mode.name));
         const bool isOverlay = mode.driver == overlay_.get();
+        // A managed plugin is one driver.
+        if (config_.swarm && !isOverlay) continue;
+        const std::string name = config_.swarm ? "weft" : mode.name;
+        WEFT_ASSIGN(ListeningSocket socket, pluginSocket(name));
         ipam::AddressManager* addresses = ipam_.get();
         if (isOverlay) addresses = sharedIpam_.get();
-        plugins_.push_back(std::make_unique<PluginApi>(mode.name, *mode.driver, *addresses, metrics_, clock_,
-                                                       mode.driver == host_.get()));
+        PluginTraits traits = config_.swarm ? swarmTraits() : PluginTraits{};
+        traits.onHostNetwork = mode.driver == host_.get();
+        plugins_.push_back(
+            std::make_unique<PluginApi>(name, *mode.driver, *addresses, metrics_, clock_, std::move(traits)));
         PluginApi& plugin = *plugins_.back();
         listen(
             std::move(socket), [&plugin](const HttpRequest& request) { return plugin.handle(request); }, {},
@@ -511,7 +542,7 @@ std::vector<Check> Daemon::doctor() {
     for (std::string& warning : gossip_->warnings()) {
         checks.push_back({"cluster", Health::Warning, std::move(warning), ""});
     }
-    for (std::string& warning : sharedNetworks_->warnings()) {
+    for (std::string& warning : sharedNetworks_ ? sharedNetworks_->warnings() : std::vector<std::string>()) {
         checks.push_back({"networks of all hosts", Health::Warning, std::move(warning), "weftctl network ls"});
     }
     if (names_ != nullptr) {

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "base/log.h"
-#include "driver/codec.h"
 
 namespace weft::driver {
 namespace {
@@ -61,20 +60,45 @@ struct PluginApi::Methods {
 
     static Reply activate(PluginApi&, Call&) { return std::string(R"({"Implements":["NetworkDriver","IpamDriver"]})"); }
 
-    static Reply success(PluginApi&, Call&) { return std::string("{}"); }
-
-    static Reply getCapabilities(PluginApi&, Call&) {
-        return std::string(R"({"Scope":"local","ConnectivityScope":"local"})");
+    static Reply getCapabilities(PluginApi& api, Call&) {
+        const char* scope = api.traits_.global ? "global" : "local";
+        return fmt::format(R"({{"Scope":"{}","ConnectivityScope":"{}"}})", scope, scope);
     }
 
     // Not asked for unless GwAllocChecker is among the capabilities.
     static Reply gwAllocCheck(PluginApi&, Call&) { return std::string(R"({"SkipIPv4":false,"SkipIPv6":false})"); }
 
-    static Reply swarmOnly(PluginApi& api, Call&) {
+    static Result<SwarmAllocation*> allocation(PluginApi& api) {
+        if (api.allocation_ != nullptr && api.traits_.global) return api.allocation_;
         return makeError(
             ErrorCode::Unsupported,
             fmt::format("{} networks are of scope local: a swarm manager cannot allocate them", api.name_));
     }
+
+    static Reply allocateNetwork(PluginApi& api, Call& call) {
+        WEFT_ASSIGN(SwarmAllocation* const allocation, Methods::allocation(api));
+        WEFT_ASSIGN(const AllocateNetworkRequest request, decodeAllocateNetwork(call.body));
+        call.about(request.networkId);
+        WEFT_ASSIGN(const auto options, allocation->allocateNetwork(request));
+        return encodeOptions(options);
+    }
+
+    static Reply freeNetwork(PluginApi& api, Call& call) {
+        WEFT_ASSIGN(SwarmAllocation* const allocation, Methods::allocation(api));
+        WEFT_ASSIGN(const NetworkId networkId, decodeNetworkId(call.body));
+        call.about(networkId);
+        return empty(allocation->freeNetwork(networkId));
+    }
+
+    static Reply discovery(PluginApi& api, Call& call, bool isThere) {
+        WEFT_ASSIGN(const auto node, decodeDiscovery(call.body));
+        if (!node) return std::string("{}");
+        call.with("node", node->address.str());
+        if (api.traits_.discovered) api.traits_.discovered(*node, isThere);
+        return std::string("{}");
+    }
+    static Reply discoverNew(PluginApi& api, Call& call) { return discovery(api, call, true); }
+    static Reply discoverDelete(PluginApi& api, Call& call) { return discovery(api, call, false); }
 
     static Reply createNetwork(PluginApi& api, Call& call) {
         WEFT_ASSIGN(const CreateNetworkRequest request, decodeCreateNetwork(call.body));
@@ -147,7 +171,7 @@ struct PluginApi::Methods {
 
     static Reply requestPool(PluginApi& api, Call& call) {
         WEFT_ASSIGN(ipam::PoolRequest request, decodePoolRequest(call.body));
-        request.onHostNetwork = api.onHostNetwork_;
+        request.onHostNetwork = api.traits_.onHostNetwork;
         WEFT_ASSIGN(const ipam::PoolReply reply, api.addresses_.requestPool(request));
         call.with("pool", reply.pool.str());
         return encode(reply);
@@ -193,8 +217,8 @@ const std::array<PluginApi::Methods::Method, 22> PluginApi::Methods::kAll{{
     {"Plugin.Activate", activate},
     {"NetworkDriver.GetCapabilities", getCapabilities},
     {"NetworkDriver.GwAllocCheck", gwAllocCheck},
-    {"NetworkDriver.AllocateNetwork", swarmOnly},
-    {"NetworkDriver.FreeNetwork", swarmOnly},
+    {"NetworkDriver.AllocateNetwork", allocateNetwork},
+    {"NetworkDriver.FreeNetwork", freeNetwork},
     {"NetworkDriver.CreateNetwork", createNetwork},
     {"NetworkDriver.DeleteNetwork", deleteNetwork},
     {"NetworkDriver.CreateEndpoint", createEndpoint},
@@ -204,8 +228,8 @@ const std::array<PluginApi::Methods::Method, 22> PluginApi::Methods::kAll{{
     {"NetworkDriver.Leave", leave},
     {"NetworkDriver.ProgramExternalConnectivity", programExternalConnectivity, true},
     {"NetworkDriver.RevokeExternalConnectivity", revokeExternalConnectivity, true},
-    {"NetworkDriver.DiscoverNew", success},
-    {"NetworkDriver.DiscoverDelete", success},
+    {"NetworkDriver.DiscoverNew", discoverNew},
+    {"NetworkDriver.DiscoverDelete", discoverDelete},
     {"IpamDriver.GetCapabilities", ipamCapabilities},
     {"IpamDriver.GetDefaultAddressSpaces", defaultAddressSpaces},
     {"IpamDriver.RequestPool", requestPool},
@@ -215,14 +239,15 @@ const std::array<PluginApi::Methods::Method, 22> PluginApi::Methods::kAll{{
 }};
 
 PluginApi::PluginApi(std::string name, NetworkDriver& driver, ipam::AddressManager& addresses, Metrics& metrics,
-                     const Clock& clock, bool onHostNetwork)
+                     const Clock& clock, PluginTraits traits)
     : name_(std::move(name)),
       driver_(driver),
       ports_(dynamic_cast<ExternalConnectivity*>(&driver)),
+      allocation_(dynamic_cast<SwarmAllocation*>(&driver)),
       addresses_(addresses),
       metrics_(metrics),
       clock_(clock),
-      onHostNetwork_(onHostNetwork) {}
+      traits_(std::move(traits)) {}
 
 HttpResponse PluginApi::handle(const HttpRequest& request) {
     const std::string_view path = request.path;

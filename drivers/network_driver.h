@@ -140,6 +140,24 @@ public:
     virtual Result<void> revokeExternalConnectivity(const NetworkId& networkId, const EndpointId& endpointId) = 0;
 };
 
+// What a Swarm manager asks before any node has the network. Its IPAM data has no address space, and IPv4 alone.
+struct AllocateNetworkRequest {
+    NetworkId networkId;  // Swarm's: the same on all nodes
+    std::map<std::string, std::string> options;
+    std::vector<IpamData> ipv4;
+};
+
+// A mode whose networks a Swarm may make.
+class SwarmAllocation {
+public:
+    virtual ~SwarmAllocation() = default;
+
+    // The options that the network has on every node, the user's among them: what is left out here is lost. The manager
+    // keeps them, and asks again with them when it takes the lead: then nothing may change.
+    virtual Result<std::map<std::string, std::string>> allocateNetwork(const AllocateNetworkRequest& request) = 0;
+    virtual Result<void> freeNetwork(const NetworkId& networkId) = 0;
+};
+
 // One difference between intent and kernel that reconcile() found.
 struct Repair {
     std::string kind;            // "link", "address", "rule", "endpoint", ...: the label of the metric

@@ -35,7 +35,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr const char* kKeyringSetting = "keyring";  // "generation ring" as of the last change by this service
+constexpr const char* kGivenKeySetting = "given-key";  // ServiceConfig::key as of the last start
+constexpr const char* kKeyringSetting = "keyring";     // "generation ring" as of the last change by this service
 constexpr auto kResolveEvery = 30s;
 constexpr auto kPatience = 5s;
 constexpr const char* kKeyringIntent = "keyring-intent";  // the same, of a change that is being written to the file
@@ -344,6 +345,14 @@ public:
         const std::lock_guard lock(mutex_);
         return seeds_;
     }
+    void addSeed(const IpAddress& host) override {
+        changeSeeds(
+            [seed = Address{host, advertised_.port}](SocketService& service) { service.toldSeeds_.insert(seed); });
+    }
+    void removeSeed(const IpAddress& host) override {
+        changeSeeds(
+            [seed = Address{host, advertised_.port}](SocketService& service) { service.toldSeeds_.erase(seed); });
+    }
     [[nodiscard]] bool alone() const override { return config_.keyFile.empty(); }
 
     Result<std::vector<KeyInfo>> keys() override;
@@ -357,7 +366,9 @@ private:
                                            MemberState::Left};
 
     Result<Address> chooseAdvertised(const std::optional<Address>& firstSeed) const;
+    Result<void> takeGivenKey();
     Result<void> loadKeyring();
+    void changeSeeds(const std::function<void(SocketService&)>& change);
     void work();
     void runPosted();
     void publishMetrics();
@@ -396,6 +407,7 @@ private:
 
     mutable std::mutex mutex_;
     std::optional<std::vector<Address>> seeds_;
+    std::set<Address> toldSeeds_;
     std::deque<std::function<void(Node&)>> posted_;
     bool ended_ = false;
 
@@ -424,6 +436,22 @@ Result<Address> SocketService::chooseAdvertised(const std::optional<Address>& fi
     return makeError(
         ErrorCode::Unavailable,
         "no route to the other hosts to take an address from; set --advertise ADDR or wait for the network");
+}
+
+Result<void> SocketService::takeGivenKey() {
+    if (config_.key.empty()) return {};
+    if (!config_.keyFile.empty()) {
+        return makeError(ErrorCode::InvalidArgument, "give --key-file or WEFT_KEY, not both");
+    }
+    const auto key = Key::parse(config_.key);
+    if (!key) {
+        return makeError(ErrorCode::InvalidArgument, "WEFT_KEY is no key; make one with: weftctl key generate");
+    }
+    config_.keyFile = config_.stateDir + "/cluster.key";
+    WEFT_ASSIGN(const std::string last, DatabaseStorage::readSetting(database_, kGivenKeySetting));
+    if (last == key->base64()) return {};
+    WEFT_TRY(writeSecret(config_.keyFile, key->base64() + "\n"));
+    return DatabaseStorage::writeSetting(database_, kGivenKeySetting, key->base64());
 }
 
 Result<void> SocketService::loadKeyring() {
@@ -476,6 +504,7 @@ Result<void> SocketService::begin() {
         return makeError(ErrorCode::InvalidArgument,
                          "--node-name: at most " + std::to_string(kMaxNameBytes) + " characters");
     }
+    WEFT_TRY(takeGivenKey());
     std::vector<EndpointText> names;
     for (const std::string& seed : config_.join) {
         WEFT_ASSIGN(const EndpointText parts, split(seed).within("--join"));
@@ -536,14 +565,21 @@ Result<void> SocketService::begin() {
     if (!names.empty() && !alone()) {
         resolver_ = std::make_unique<SeedResolver>(std::move(names), [this](std::vector<Address> found) {
             found.insert(found.end(), literalSeeds_.begin(), literalSeeds_.end());
-            {
-                const std::lock_guard lock(mutex_);
-                seeds_ = found;
-            }
-            post([found = std::move(found)](Node& target) { target.setSeeds(found); });
+            changeSeeds([&found](SocketService& service) { service.seeds_ = std::move(found); });
         });
     }
     return {};
+}
+
+void SocketService::changeSeeds(const std::function<void(SocketService&)>& change) {
+    std::vector<Address> all;
+    {
+        const std::lock_guard lock(mutex_);
+        change(*this);
+        all = seeds_.value_or(literalSeeds_);
+        all.insert(all.end(), toldSeeds_.begin(), toldSeeds_.end());
+    }
+    post([all = std::move(all)](Node& node) { node.setSeeds(all); });
 }
 
 void SocketService::work() {

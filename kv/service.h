@@ -22,8 +22,11 @@ struct ServiceConfig {
     std::string bind;               // ADDR[:PORT]; empty: the advertised address
     std::string advertise;          // ADDR[:PORT]; empty: the source address of the route to the seeds, or the default
     std::vector<std::string> join;  // ADDR[:PORT] or NAME[:PORT], asked for ever; a name is resolved anew each time
-    std::string keyFile;            // empty: a cluster of one, no socket is opened
-    std::string stateDir;           // holds node.key, the identity
+    std::string keyFile;            // empty, and no key: a cluster of one, no socket is opened
+    // In place of a key file: a key to begin with. The ring is kept in stateDir, and rotates there; another key than
+    // the last time takes the ring's place.
+    std::string key;
+    std::string stateDir;  // holds node.key, the identity
 };
 
 // ADDR[:PORT], [V6]:PORT, or with `allowName` NAME[:PORT]: whether it is one. InvalidArgument with the shape expected.
@@ -60,7 +63,10 @@ public:
     [[nodiscard]] virtual const Address& advertised() const = 0;
     // Addresses of --join; none while a name among them was never resolved.
     [[nodiscard]] virtual std::optional<std::vector<Address>> seeds() const = 0;
-    [[nodiscard]] virtual bool alone() const = 0;  // no key file: a cluster of one
+    // Hosts to ask beside those, until they are removed: somebody else knows of them. At this node's own port.
+    virtual void addSeed(const IpAddress& host) = 0;
+    virtual void removeSeed(const IpAddress& host) = 0;
+    [[nodiscard]] virtual bool alone() const = 0;  // no key: a cluster of one
 
     // The ring, cluster-wide: each change is a row `weft/keyring` of a higher generation that every member adopts and
     // writes to its key file. `use` is refused while a living member lacks the key, `remove` while one still seals

@@ -1,6 +1,7 @@
 #include "net/sysctl.h"
 
 #include <fcntl.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -49,6 +50,14 @@ Result<bool> setSysctl(const std::string& name, std::string_view value) {
         return errnoError(errno, "sysctl " + name + "=" + std::string(value));
     }
     return true;
+}
+
+Result<void> makeSysctlsWritable() {
+    constexpr unsigned long kFlags = MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV | MS_NOEXEC;
+    if (::mount(nullptr, "/proc/sys", nullptr, kFlags, nullptr) == 0) return {};
+    // Not a mount of its own, so as writable as /proc.
+    if (errno == EINVAL) return {};
+    return errnoError(errno, "make /proc/sys writable");
 }
 
 std::string linkSysctl(IpFamily family, std::string_view link, std::string_view setting) {

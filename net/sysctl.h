@@ -18,6 +18,10 @@ Result<std::string> readSysctl(const std::string& name);
 // Writes only if different; true when it wrote.
 Result<bool> setSysctl(const std::string& name, std::string_view value);
 
+// In a managed plugin /proc/sys is read-only, whatever its capabilities (runc's default): makes it writable for this
+// process's mount namespace.
+Result<void> makeSysctlsWritable();
+
 // linkSysctl(IpFamily::V6, "eth0", "accept_ra"): "net/ipv6/conf/eth0/accept_ra".
 std::string linkSysctl(IpFamily family, std::string_view link, std::string_view setting);
 

@@ -47,13 +47,11 @@ constexpr KnownOption kKnown[] = {
     {"com.docker.network.bridge.trusted_host_interfaces", "publish the ports that other links shall reach"},
 };
 
-constexpr std::string_view kOverlayName = "weft.network";
-constexpr std::string_view kOverlayVni = "weft.vni";
 constexpr std::string_view kOverlayBroadcast = "weft.broadcast";
 
 constexpr KnownOption kKnownOfOverlay[] = {
-    {kOverlayName, ""},
-    {kOverlayVni, ""},
+    {kOverlayNameOption, ""},
+    {kOverlayVniOption, ""},
     {kOverlayBroadcast, ""},
     {kMasquerade, ""},
     {kHostBinding, ""},
@@ -113,15 +111,15 @@ Result<BridgeOptions> parseBridgeOptions(const CreateNetworkRequest& request, bo
     BridgeOptions options;
 
     if (overlay) {
-        const std::string* name = reader.text(kOverlayName);
-        if (name == nullptr) return reader.invalid(kOverlayName, "is missing: it names the network on all hosts");
+        const std::string* name = reader.text(kOverlayNameOption);
+        if (name == nullptr) return reader.invalid(kOverlayNameOption, "is missing: it names the network on all hosts");
         const auto fits = [](unsigned char c) { return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.'; };
         if (name->size() > kMaxOverlayName || !std::all_of(name->begin(), name->end(), fits)) {
-            return reader.invalid(kOverlayName, "must be 1 to 63 letters, digits or - _ .");
+            return reader.invalid(kOverlayNameOption, "must be 1 to 63 letters, digits or - _ .");
         }
         options.overlay = *name;
-        if (reader.text(kOverlayVni) != nullptr) {
-            WEFT_ASSIGN(options.vni, reader.number(kOverlayVni, kLeastVni, kMostVni, 0));
+        if (reader.text(kOverlayVniOption) != nullptr) {
+            WEFT_ASSIGN(options.vni, reader.number(kOverlayVniOption, kLeastVni, kMostVni, 0));
         }
         WEFT_ASSIGN(options.broadcast, reader.flag(kOverlayBroadcast, true));
     }

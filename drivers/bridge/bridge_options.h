@@ -14,6 +14,10 @@
 
 namespace weft {
 
+// The name that an overlay network has on all hosts, and its VNI.
+inline constexpr const char* kOverlayNameOption = "weft.network";
+inline constexpr const char* kOverlayVniOption = "weft.vni";
+
 struct BridgeOptions {
     std::string name;  // of the bridge link; empty: weft names it
     bool icc = true;

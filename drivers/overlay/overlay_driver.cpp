@@ -21,7 +21,7 @@ constexpr uint32_t kFirstVni = 4096;
 constexpr uint32_t kVnis = (1U << 24) - kFirstVni;
 
 std::string nameOf(const NetworkRecord& record) {
-    const auto found = record.request.options.find("weft.network");
+    const auto found = record.request.options.find(kOverlayNameOption);
     return found == record.request.options.end() ? std::string() : found->second;
 }
 
@@ -172,15 +172,21 @@ Result<OverlayDriver::Network> OverlayDriver::read(NetworkPtr record) const {
     Network network;
     WEFT_ASSIGN(network.options, parseBridgeOptions(record->request, true));
     WEFT_ASSIGN(const auto subnets, bridgeSubnets(record->request));
+    network.claim = claimOf(subnets, record->request.internal);
     WEFT_TRY(readNotes(record->notes, network.claim));
     network.claim.mtu = record->mtu;
-    network.claim.internal = record->request.internal;
-    network.claim.vtep = config_.vtep;
-    network.claim.port = config_.port;
-    for (const IpamData& subnet : subnets) network.claim.gateways.push_back(gatewayAddress(subnet));
-    std::sort(network.claim.gateways.begin(), network.claim.gateways.end());
     network.record = std::move(record);
     return network;
+}
+
+NetworkClaim OverlayDriver::claimOf(const std::vector<IpamData>& subnets, bool internal) const {
+    NetworkClaim claim;
+    claim.internal = internal;
+    claim.vtep = config_.vtep;
+    claim.port = config_.port;
+    for (const IpamData& subnet : subnets) claim.gateways.push_back(gatewayAddress(subnet));
+    std::sort(claim.gateways.begin(), claim.gateways.end());
+    return claim;
 }
 
 NetworkPtr OverlayDriver::find(const std::string& name) const {
@@ -236,13 +242,8 @@ Result<void> OverlayDriver::createNetwork(const CreateNetworkRequest& request) {
                                                        other->request.networkId.brief());
     }
 
-    NetworkClaim claim;
+    NetworkClaim claim = claimOf(subnets, request.internal);
     claim.stamp = stampOf(context_.clock.wall());
-    claim.internal = request.internal;
-    claim.vtep = config_.vtep;
-    claim.port = config_.port;
-    for (const IpamData& subnet : subnets) claim.gateways.push_back(gatewayAddress(subnet));
-    std::sort(claim.gateways.begin(), claim.gateways.end());
     WEFT_ASSIGN(const uint32_t most, largestMtu());
     if (options.mtu > most) {
         return makeError(ErrorCode::InvalidArgument, "MTU " + std::to_string(options.mtu) +
@@ -272,9 +273,16 @@ Result<void> OverlayDriver::createNetwork(const CreateNetworkRequest& request) {
     return made;
 }
 
-// Docker's own IPAM gives out the same addresses on every host.
-Result<void> OverlayDriver::checkPools(const CreateNetworkRequest& request) {
-    const auto given = request.options.find("weft.network");
+// Docker's own IPAM gives out the same addresses on every host, unless a Swarm's manager does it for all.
+Result<void> OverlayDriver::checkPools(const CreateNetworkRequest& request) const {
+    if (config_.swarm) {
+        if (request.options.contains(kOverlayNameOption) && request.options.contains(kOverlayVniOption)) return {};
+        return makeError(
+            ErrorCode::InvalidArgument,
+            "as a plugin weft serves a swarm's networks alone: docker swarm init, then docker network create "
+            "--attachable -d weft:latest ... on a manager. Without a swarm, install weftd on the host");
+    }
+    const auto given = request.options.find(kOverlayNameOption);
     const std::string name = given == request.options.end() ? "NAME" : given->second;
     for (const auto* family : {&request.ipv4, &request.ipv6}) {
         for (const IpamData& data : *family) {
@@ -313,7 +321,11 @@ Result<void> OverlayDriver::settle(NetworkClaim& claim, const std::string& name,
         }
     }
     for (const NetworkPtr& record : context_.records.networks(kMode)) {
-        if (const auto mine = read(record)) taken.insert(mine->claim.vni);
+        const auto mine = read(record);
+        if (mine && mine->name() != name) taken.insert(mine->claim.vni);
+    }
+    for (const auto& [id, other] : allocated_) {
+        if (other.first != name) taken.insert(other.second);
     }
     if (!first) {
         if (presetVni != 0 && taken.contains(presetVni)) {
@@ -386,6 +398,37 @@ Result<void> OverlayDriver::removeForgotten(const std::string& name, const std::
     if (!context_.records.endpoints(id).empty()) return {};
     logInfo("network that the engine forgot removed network={} name={}", id.brief(), logValue(name));
     return deleteNetwork(id);
+}
+
+// A Swarm's networks
+
+Result<std::map<std::string, std::string>> OverlayDriver::allocateNetwork(const AllocateNetworkRequest& request) {
+    CreateNetworkRequest wanted;
+    wanted.networkId = request.networkId;
+    wanted.options = request.options;
+    wanted.ipv4 = request.ipv4;
+    wanted.options.try_emplace(kOverlayNameOption, request.networkId.str());
+    WEFT_ASSIGN(const BridgeOptions options, parseBridgeOptions(wanted, true));
+    WEFT_ASSIGN(const auto subnets, bridgeSubnets(wanted));
+
+    const std::unique_lock creating(creating_, kCreatePatience);
+    if (!creating) return makeError(ErrorCode::Busy, "other overlay networks are being created");
+    for (const auto& [id, other] : allocated_) {
+        if (id == request.networkId || other.first != options.overlay) continue;
+        return makeError(ErrorCode::AlreadyExists, "weft.network=" + options.overlay + " is network " + id.str());
+    }
+    NetworkClaim claim = claimOf(subnets, false);
+    WEFT_TRY(settle(claim, options.overlay, options.vni));
+    allocated_[request.networkId] = {options.overlay, claim.vni};
+    wanted.options[kOverlayVniOption] = std::to_string(claim.vni);
+    return wanted.options;
+}
+
+Result<void> OverlayDriver::freeNetwork(const NetworkId& networkId) {
+    const std::unique_lock creating(creating_, kCreatePatience);
+    if (!creating) return makeError(ErrorCode::Busy, "other overlay networks are being created");
+    allocated_.erase(networkId);
+    return {};
 }
 
 Result<void> OverlayDriver::removeTunnel(const NetworkId& networkId) {

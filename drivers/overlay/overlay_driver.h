@@ -26,6 +26,8 @@ struct OverlayConfig {
     uint16_t port = 4789;  // UDP, the same on all hosts
     // Of the outer packets, by a hash of the inner flow (RFC 7348, section 5).
     std::pair<uint16_t, uint16_t> sourcePorts{49152, 65535};
+    // Networks are a Swarm's alone: it says which there are, and gives out their addresses.
+    bool swarm = false;
 };
 
 // For weftctl.
@@ -54,7 +56,11 @@ struct OverlayWay {
     std::optional<MacAddress> neighbour;  // what the bridge answers to who asks for the address
 };
 
-class OverlayDriver final : public NetworkDriver, public ExternalConnectivity, public Reconcilable, public Inspectable {
+class OverlayDriver final : public NetworkDriver,
+                            public ExternalConnectivity,
+                            public SwarmAllocation,
+                            public Reconcilable,
+                            public Inspectable {
 public:
     static constexpr std::string_view kMode = BridgeDriver::kOverlayMode;
 
@@ -79,6 +85,10 @@ public:
     Result<void> revokeExternalConnectivity(const NetworkId& networkId, const EndpointId& endpointId) override {
         return bridge_.revokeExternalConnectivity(networkId, endpointId);
     }
+
+    // Names the network by its ID unless the user did, and chooses its VNI.
+    Result<std::map<std::string, std::string>> allocateNetwork(const AllocateNetworkRequest& request) override;
+    Result<void> freeNetwork(const NetworkId& networkId) override;
 
     // Removes the network of that name if no container is on it and it is none of `known`, the engine's: then the
     // engine forgot it while weftd could not be told.
@@ -135,7 +145,8 @@ private:
 
     Result<Network> read(NetworkPtr record) const;
     [[nodiscard]] NetworkPtr find(const std::string& name) const;
-    static Result<void> checkPools(const CreateNetworkRequest& request);
+    [[nodiscard]] Result<void> checkPools(const CreateNetworkRequest& request) const;
+    [[nodiscard]] NetworkClaim claimOf(const std::vector<IpamData>& subnets, bool internal) const;
     // Makes the claim agree with those of others, or refuses it.
     Result<void> settle(NetworkClaim& claim, const std::string& name, uint32_t presetVni) const;
     [[nodiscard]] Agreement agree(const Network& network) const;
@@ -175,6 +186,9 @@ private:
     std::shared_ptr<OverlayView> view_ = std::make_shared<OverlayView>();
 
     std::timed_mutex creating_;
+    // With creating_ held. Of networks this manager allocated: some may be on no node yet. Not kept over a restart:
+    // then two networks without a task could be given the same VNI, and the second is refused where its first task is.
+    std::map<NetworkId, std::pair<std::string, uint32_t>> allocated_;  // name, VNI
 
     // Held by who changes a tunnel or this host's rows. May wait for a network's lock; never the other way round.
     mutable std::mutex programming_;

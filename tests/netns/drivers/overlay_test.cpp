@@ -77,11 +77,11 @@ struct Host {
         leases = std::make_unique<ipam::DatabaseLeaseStore>(*database);
         pools = must(ipam::LocalIpam::create(*leases, clock));
     }
-    void start(const std::string& vtep) {
+    void start(const std::string& vtep, bool swarm = false) {
         records = must(RecordStore::open(*database));
         const DriverContext context{*records, *netlink, *ports, firewall, *pools, clock};
         bridge = must(BridgeDriver::create(context));
-        overlay = must(OverlayDriver::create(context, *bridge, runner, {.vtep = ip(vtep)}, *pools));
+        overlay = must(OverlayDriver::create(context, *bridge, runner, {.vtep = ip(vtep), .swarm = swarm}, *pools));
         must(bridge->reconcile(false));
         must(overlay->reconcile(false));
     }
@@ -392,6 +392,47 @@ TEST_P(OverlayTest, WhatCannotBeOneNetworkIsRefusedWithBothValues) {
     EXPECT_TRUE(host(2).overlay->networks().empty());
     must(host(2).overlay->createNetwork(request(2)));
     EXPECT_EQ(host(1).overlay->status().at(0).vni, host(2).overlay->status().at(0).vni);
+}
+
+TEST_P(OverlayTest, ASwarmsManagerChoosesWhatTheNodesThenHave) {
+    for (int i = 1; i <= kHosts; ++i) {
+        host(i).stop();
+        host(i).start(vtep(i), true);
+    }
+    AllocateNetworkRequest wanted;
+    wanted.networkId = NetworkId("pn8pf681rnjok2oq36zzjr1ht");
+    wanted.options["weft.broadcast"] = "false";
+    wanted.ipv4 = {{"", prefix("10.60.0.0/16"), prefix("10.60.0.1/16"), {}}};
+    const auto options = must(host(1).overlay->allocateNetwork(wanted));
+    EXPECT_EQ(options.at("weft.broadcast"), "false");
+    EXPECT_EQ(options.at("weft.network"), wanted.networkId.str());
+    EXPECT_EQ(must(host(1).overlay->allocateNetwork(wanted)), options) << "asked again";
+
+    AllocateNetworkRequest other = wanted;
+    other.networkId = networkId(2);
+    other.options["weft.vni"] = options.at("weft.vni");
+    EXPECT_FALSE(host(1).overlay->allocateNetwork(other)) << "the VNI is allocated, though no node has the network";
+    other.options["weft.vnj"] = "1";
+    EXPECT_FALSE(host(1).overlay->allocateNetwork(other));
+
+    CreateNetworkRequest node;
+    node.networkId = wanted.networkId;
+    node.options = wanted.options;
+    node.ipv4 = wanted.ipv4;
+    node.ipv4.front().addressSpace = "LocalDefault";
+    const auto alone = host(2).overlay->createNetwork(node);
+    ASSERT_FALSE(alone);
+    EXPECT_THAT(alone.error().message, HasSubstr("docker swarm init"));
+    node.options = options;
+    for (int i : {1, 2}) must(host(i).overlay->createNetwork(node));
+    EXPECT_EQ(std::to_string(host(2).overlay->status().at(0).vni), options.at("weft.vni"));
+
+    wanted.options = options;
+    for (int i = 1; i <= kHosts; ++i) {
+        EXPECT_EQ(must(host(i).overlay->allocateNetwork(wanted)), options) << "host " << i << " takes the lead";
+    }
+    must(host(1).overlay->freeNetwork(wanted.networkId));
+    must(host(1).overlay->freeNetwork(wanted.networkId));
 }
 
 TEST_P(OverlayTest, OfTwoMadeApartTheLaterTakesTheVni) {

@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <fstream>
+#include <map>
 
 #include "temp_dir.h"
 
@@ -107,6 +109,26 @@ TEST_F(ConfigTest, FlagsGoBeforeTheFile) {
     EXPECT_EQ(config.stateDir, "/flag");
     EXPECT_EQ(config.runDir, "/file");
     EXPECT_EQ(config.logLevel, LogLevel::Warn);
+}
+
+TEST_F(ConfigTest, TheEnvironmentComesLastAndEmptyVariablesCountForNothing) {
+    const std::map<std::string, std::string> variables{
+        {"WEFT_STATE_DIR", "/variable"},          {"WEFT_RUN_DIR", "/variable"},
+        {"WEFT_PLUGIN_DIR", "/variable"},         {"WEFT_CLUSTER", ""},
+        {"WEFT_JOIN", "192.0.2.1,seeds.example"}, {"WEFT_KEY", "secret"}};
+    for (const auto& [name, value] : variables) ::setenv(name.c_str(), value.c_str(), 1);
+    const Config config = good({"--state-dir", "/flag"}, "run-dir = \"/file\"\n");
+    ::setenv("WEFT_VXLAN_PORT", "many", 1);
+    const Exit wrong = bad({});
+    ::unsetenv("WEFT_VXLAN_PORT");
+    for (const auto& [name, value] : variables) ::unsetenv(name.c_str());
+    EXPECT_EQ(config.stateDir, "/flag");
+    EXPECT_EQ(config.runDir, "/file");
+    EXPECT_EQ(config.pluginDir, "/variable");
+    EXPECT_EQ(config.gossip.cluster, "weft");
+    EXPECT_EQ(config.gossip.join, (std::vector<std::string>{"192.0.2.1", "seeds.example"}));
+    EXPECT_EQ(config.gossip.key, "secret");
+    EXPECT_THAT(wrong.text, HasSubstr("vxlan-port"));
 }
 
 TEST_F(ConfigTest, RefusesUnknownNamesWithTheNearest) {

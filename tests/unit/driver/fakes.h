@@ -86,6 +86,20 @@ public:
     std::vector<EndpointInfo> shownEndpoints;
 };
 
+class AllocatingDriver final : public RecordingDriver, public SwarmAllocation {
+public:
+    Result<std::map<std::string, std::string>> allocateNetwork(const AllocateNetworkRequest& request) override {
+        allocated = request;
+        WEFT_TRY(record("allocate"));
+        auto options = request.options;
+        options["weft.vni"] = "4711";
+        return options;
+    }
+    Result<void> freeNetwork(const NetworkId& networkId) override { return record("free " + networkId.brief()); }
+
+    AllocateNetworkRequest allocated;
+};
+
 class RecordingAddresses final : public ipam::AddressManager {
 public:
     Result<ipam::PoolReply> requestPool(const ipam::PoolRequest& request) override {

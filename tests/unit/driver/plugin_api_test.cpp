@@ -41,8 +41,9 @@ TEST_F(PluginApiTest, CallsWithoutArgumentsHaveAnEmptyBody) {
     EXPECT_EQ(call("NetworkDriver.GetCapabilities").body, R"({"Scope":"local","ConnectivityScope":"local"})");
     EXPECT_EQ(Json::parse(call("IpamDriver.GetCapabilities").body)["RequiresRequestReplay"], false);
     EXPECT_EQ(Json::parse(call("IpamDriver.GetDefaultAddressSpaces").body)["LocalDefaultAddressSpace"], "weft-local");
-    EXPECT_EQ(call("NetworkDriver.DiscoverNew", R"({"DiscoveryType":1,"DiscoveryData":{}})").body, "{}");
-    EXPECT_EQ(call("NetworkDriver.DiscoverDelete", "").status, 200);
+    EXPECT_EQ(call("NetworkDriver.DiscoverNew", R"({"DiscoveryType":1,"DiscoveryData":{"Address":"192.0.2.1"}})").body,
+              "{}");
+    EXPECT_EQ(call("NetworkDriver.DiscoverDelete", "").status, 500);
     EXPECT_EQ(call("NetworkDriver.GwAllocCheck", R"({"Options":null})").status, 200);
 }
 
@@ -94,8 +95,43 @@ TEST_F(PluginApiTest, ASwarmManagersAllocationIsRefusedInWords) {
     EXPECT_THAT(response.body, HasSubstr("scope local"));
 }
 
+TEST_F(PluginApiTest, ServesASwarmsManager) {
+    AllocatingDriver driver;
+    std::vector<std::string> nodes;
+    PluginTraits traits;
+    traits.global = true;
+    traits.discovered = [&](const DiscoveredNode& node, bool isThere) {
+        nodes.push_back((isThere ? "+" : "-") + node.address.str() + (node.self ? " self" : ""));
+    };
+    PluginApi api("weft", driver, addresses_, metrics_, clock_, traits);
+    const auto ask = [&](const std::string& method, const std::string& body) {
+        return api.handle({"POST", "/NetworkDriver." + method, "", body});
+    };
+    EXPECT_EQ(ask("GetCapabilities", "").body, R"({"Scope":"global","ConnectivityScope":"global"})");
+
+    const HttpResponse made = ask("AllocateNetwork", R"({"NetworkID":"n","Options":{"a":"b"},"IPv6Data":null,
+        "IPv4Data":[{"AddressSpace":"","Pool":"10.60.0.0/16","Gateway":"10.60.0.1/16"}]})");
+    EXPECT_EQ(Json::parse(made.body), (Json{{"Options", {{"a", "b"}, {"weft.vni", "4711"}}}}));
+    EXPECT_EQ(driver.allocated.ipv4.at(0).pool.str(), "10.60.0.0/16");
+    EXPECT_EQ(ask("AllocateNetwork", R"({"NetworkID":"n","Options":{"a":1}})").status, 500);
+    EXPECT_EQ(ask("FreeNetwork", R"({"NetworkID":"n"})").body, "{}");
+    EXPECT_THAT(driver.calls(), ElementsAre("allocate", "free n"));
+
+    const auto node = [](const std::string& data, int type = 1) {
+        return R"({"DiscoveryType":)" + std::to_string(type) + R"(,"DiscoveryData":)" + data + "}";
+    };
+    ask("DiscoverNew", node(R"({"Address":"192.0.2.1","BindAddress":"0.0.0.0","Self":true})"));
+    ask("DiscoverNew", node(R"({"Address":"192.0.2.2"})"));
+    ask("DiscoverDelete", node(R"({"Address":"192.0.2.2","Self":false})"));
+    EXPECT_EQ(ask("DiscoverNew", node(R"([{"Key":"secret"}])", 2)).body, "{}") << "keys are of no use here";
+    EXPECT_EQ(ask("DiscoverNew", node("{}")).status, 500);
+    EXPECT_THAT(nodes, ElementsAre("+192.0.2.1 self", "+192.0.2.2", "-192.0.2.2"));
+}
+
 TEST_F(PluginApiTest, TellsIpamThatAPoolIsOnTheHostsNetwork) {
-    PluginApi host("weft-host", driver_, addresses_, metrics_, clock_, true);
+    PluginTraits traits;
+    traits.onHostNetwork = true;
+    PluginApi host("weft-host", driver_, addresses_, metrics_, clock_, traits);
     host.handle({"POST", "/IpamDriver.RequestPool", "", R"({"AddressSpace":"weft-local","Pool":"192.168.1.0/24"})"});
     EXPECT_TRUE(addresses_.pool.onHostNetwork);
     call("IpamDriver.RequestPool", R"({"AddressSpace":"weft-local"})");

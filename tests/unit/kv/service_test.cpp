@@ -359,6 +359,56 @@ TEST_F(ServiceTest, AKillWhileTheFileIsWrittenIsNoChangeByHand) {
     EXPECT_EQ(primary(one), fresh.id());
 }
 
+TEST_F(ServiceTest, AGivenKeyBeginsTheRingAndAnotherOneTakesItsPlace) {
+    const auto given = [this](const std::string& name) -> Host& {
+        Host& host = make(name, key_);
+        std::filesystem::remove(host.config.keyFile);
+        host.config.keyFile.clear();
+        host.config.key = key_.base64();
+        EXPECT_TRUE(host.start());
+        host.config.bind = host.service->advertised().str();
+        return host;
+    };
+    Host& one = given("one");
+    Host& two = given("two");
+    ASSERT_TRUE(eventually([this] { return allKnowAll(); }));
+    const Key fresh = Key::generate();
+    ASSERT_TRUE(one.service->addKey(fresh));
+    ASSERT_TRUE(eventually([&] { return two.service->keys()->size() == 2; }));
+    // Refused until the other has said that it has the key.
+    ASSERT_TRUE(eventually([&] { return one.service->useKey(fresh.id()).has_value(); }));
+    one.stop();
+    ASSERT_TRUE(one.start());
+    EXPECT_EQ(primary(one), fresh.id()) << "the same key as the last time is no new wish";
+
+    one.stop();
+    one.config.key = Key::generate().base64();
+    ASSERT_TRUE(one.start());
+    ASSERT_EQ(one.service->keys()->size(), 1U);
+    EXPECT_EQ(primary(one), Key::parse(one.config.key)->id());
+
+    one.stop();
+    one.config.key = "no key";
+    const auto refused = one.start();
+    ASSERT_FALSE(refused);
+    EXPECT_THAT(refused.error().message, HasSubstr("weftctl key generate"));
+}
+
+TEST_F(ServiceTest, AskHostsThatItIsToldOf) {
+    Host& one = make("one", key_, "127.0.0.2");
+    ASSERT_TRUE(one.start());
+    const uint16_t port = one.service->advertised().port;
+    Host& two = make("two", key_, "127.0.0.3");
+    two.config.join.clear();
+    two.config.bind = "127.0.0.3:" + std::to_string(port);
+    ASSERT_TRUE(two.start());
+    two.service->addSeed(IpAddress::parse("127.0.0.99").value());
+    two.service->removeSeed(IpAddress::parse("127.0.0.99").value());
+    two.service->addSeed(one.service->advertised().ip);
+    EXPECT_TRUE(eventually([this] { return allKnowAll(); }));
+    EXPECT_THAT(*two.service->seeds(), IsEmpty());
+}
+
 TEST_F(ServiceTest, RefusesWithAWordOnWhatToDo) {
     Host& host = make("host", key_);
     const auto refused = [&](const char* what) {
