@@ -13,7 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     setLogLevel(LogLevel::Off);
     static Metrics metrics;
     static const ManualClock clock;
-    static driver::testing::PublishingDriver plugin;
+    static driver::testing::FullDriver plugin;
     static driver::testing::RecordingAddresses addresses;
     static driver::PluginApi api("weft-fuzz", plugin, addresses, metrics, clock);
 

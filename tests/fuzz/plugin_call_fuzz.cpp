@@ -13,9 +13,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     setLogLevel(LogLevel::Off);
     static Metrics metrics;
     static const ManualClock clock;
-    static driver::testing::PublishingDriver plugin;
+    static driver::testing::FullDriver plugin;
     static driver::testing::RecordingAddresses addresses;
-    static driver::PluginApi api("weft-fuzz", plugin, addresses, metrics, clock);
+    static driver::PluginApi api("weft-fuzz", plugin, addresses, metrics, clock,
+                                 {.onHostNetwork = false, .global = true, .discovered = [](const auto&, bool) {}});
 
     const std::string_view input(reinterpret_cast<const char*>(data), size);
     const size_t line = input.find('\n');

@@ -105,7 +105,7 @@ protected:
     std::unique_ptr<kv::Service> gossip_;
     std::unique_ptr<SharedNetworks> sharedNetworks_;
     std::vector<OverlayStatus> overlay_;
-    PublishingDriver driver_;
+    FullDriver driver_;
     RecordingDriver plain_;
     std::optional<bool> dryRun_;
     TraceQuestion traced_;

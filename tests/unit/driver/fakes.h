@@ -69,7 +69,11 @@ private:
     std::vector<std::string> calls_;
 };
 
-class PublishingDriver final : public RecordingDriver, public ExternalConnectivity, public Inspectable {
+// With every ability.
+class FullDriver final : public RecordingDriver,
+                         public ExternalConnectivity,
+                         public SwarmAllocation,
+                         public Inspectable {
 public:
     Result<void> programExternalConnectivity(const ProgramExternalConnectivityRequest& request) override {
         programmed = request;
@@ -78,16 +82,6 @@ public:
     Result<void> revokeExternalConnectivity(const NetworkId&, const EndpointId& id) override {
         return record("revoke " + id.brief());
     }
-    std::vector<NetworkInfo> networks() const override { return shownNetworks; }
-    std::vector<EndpointInfo> endpoints() const override { return shownEndpoints; }
-
-    ProgramExternalConnectivityRequest programmed;
-    std::vector<NetworkInfo> shownNetworks;
-    std::vector<EndpointInfo> shownEndpoints;
-};
-
-class AllocatingDriver final : public RecordingDriver, public SwarmAllocation {
-public:
     Result<std::map<std::string, std::string>> allocateNetwork(const AllocateNetworkRequest& request) override {
         allocated = request;
         WEFT_TRY(record("allocate"));
@@ -96,8 +90,13 @@ public:
         return options;
     }
     Result<void> freeNetwork(const NetworkId& networkId) override { return record("free " + networkId.brief()); }
+    std::vector<NetworkInfo> networks() const override { return shownNetworks; }
+    std::vector<EndpointInfo> endpoints() const override { return shownEndpoints; }
 
+    ProgramExternalConnectivityRequest programmed;
     AllocateNetworkRequest allocated;
+    std::vector<NetworkInfo> shownNetworks;
+    std::vector<EndpointInfo> shownEndpoints;
 };
 
 class RecordingAddresses final : public ipam::AddressManager {

@@ -31,7 +31,7 @@ protected:
 
     Metrics metrics_;
     ManualClock clock_;
-    PublishingDriver driver_;
+    FullDriver driver_;
     RecordingAddresses addresses_;
     PluginApi api_{"weft-test", driver_, addresses_, metrics_, clock_};
 };
@@ -96,14 +96,13 @@ TEST_F(PluginApiTest, ASwarmManagersAllocationIsRefusedInWords) {
 }
 
 TEST_F(PluginApiTest, ServesASwarmsManager) {
-    AllocatingDriver driver;
     std::vector<std::string> nodes;
     PluginTraits traits;
     traits.global = true;
     traits.discovered = [&](const DiscoveredNode& node, bool isThere) {
         nodes.push_back((isThere ? "+" : "-") + node.address.str() + (node.self ? " self" : ""));
     };
-    PluginApi api("weft", driver, addresses_, metrics_, clock_, traits);
+    PluginApi api("weft", driver_, addresses_, metrics_, clock_, traits);
     const auto ask = [&](const std::string& method, const std::string& body) {
         return api.handle({"POST", "/NetworkDriver." + method, "", body});
     };
@@ -112,10 +111,10 @@ TEST_F(PluginApiTest, ServesASwarmsManager) {
     const HttpResponse made = ask("AllocateNetwork", R"({"NetworkID":"n","Options":{"a":"b"},"IPv6Data":null,
         "IPv4Data":[{"AddressSpace":"","Pool":"10.60.0.0/16","Gateway":"10.60.0.1/16"}]})");
     EXPECT_EQ(Json::parse(made.body), (Json{{"Options", {{"a", "b"}, {"weft.vni", "4711"}}}}));
-    EXPECT_EQ(driver.allocated.ipv4.at(0).pool.str(), "10.60.0.0/16");
+    EXPECT_EQ(driver_.allocated.ipv4.at(0).pool.str(), "10.60.0.0/16");
     EXPECT_EQ(ask("AllocateNetwork", R"({"NetworkID":"n","Options":{"a":1}})").status, 500);
     EXPECT_EQ(ask("FreeNetwork", R"({"NetworkID":"n"})").body, "{}");
-    EXPECT_THAT(driver.calls(), ElementsAre("allocate", "free n"));
+    EXPECT_THAT(driver_.calls(), ElementsAre("allocate", "free n"));
 
     const auto node = [](const std::string& data, int type = 1) {
         return R"({"DiscoveryType":)" + std::to_string(type) + R"(,"DiscoveryData":)" + data + "}";
