@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "base/unique_fd.h"
+#include "driver/asker_quota.h"
 #include "driver/dns_message.h"
 #include "kv/socket_address.h"
 
@@ -30,7 +31,7 @@ using Time = SteadyClock::time_point;
 constexpr size_t kMaxDatagram = 65535;
 constexpr size_t kLengthField = 2;  // before each message over TCP (RFC 1035, 4.2.2)
 constexpr size_t kStreamBuffer = kLengthField + kMaxDatagram;
-constexpr int kBatch = 64;  // datagrams read before others get a turn
+constexpr size_t kBatch = 16;  // datagrams taken at once, before others get a turn
 // SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST; their headers do not go together with the C library's.
 constexpr int kOriginalDestination = 80;
 
@@ -59,79 +60,112 @@ Result<UniqueFd> listenOn(IpFamily family, int type, uint16_t port) {
     return fd;
 }
 
-// One datagram from a container, and the way back.
-struct Datagram {
-    std::array<uint8_t, kMaxDatagram> bytes;
-    size_t size = 0;
-    DnsAsker asker;
+// What the socket calls want of one datagram beside its octets.
+struct Envelope {
+    kv::SocketAddress peer;
+    alignas(cmsghdr) std::array<char, 128> control{};
+    iovec part{};
+
+    void fill(msghdr& message) {
+        message.msg_name = peer.get();
+        message.msg_namelen = kv::SocketAddress::kRoom;
+        message.msg_iov = &part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.data();
+        message.msg_controllen = control.size();
+    }
 };
 
-bool receive(int fd, Datagram& datagram) {
-    kv::SocketAddress from;
-    alignas(cmsghdr) std::array<char, 128> control{};
-    iovec part{datagram.bytes.data(), datagram.bytes.size()};
-    msghdr message{};
-    message.msg_name = from.get();
-    message.msg_namelen = kv::SocketAddress::kRoom;
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    const ssize_t size = ::recvmsg(fd, &message, 0);
-    if (size < 0) return false;
-    datagram.size = static_cast<size_t>(size);
-    datagram.asker = {from.address().value_or(kv::Address{}), {}, 0, false};
-    for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
-        if (header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_PKTINFO) {
+// Datagrams from containers, as many as one call brings.
+class Inbox {
+public:
+    // How many came.
+    size_t receive(int fd) {
+        for (size_t i = 0; i < kBatch; ++i) {
+            envelopes_[i].part = {octets_[i].data(), octets_[i].size()};
+            envelopes_[i].fill(headers_[i].msg_hdr);
+        }
+        const int count = ::recvmmsg(fd, headers_.data(), kBatch, MSG_DONTWAIT, nullptr);
+        return static_cast<size_t>(std::max(count, 0));
+    }
+
+    [[nodiscard]] std::span<const uint8_t> bytes(size_t i) const { return {octets_[i].data(), headers_[i].msg_len}; }
+
+    [[nodiscard]] DnsAsker asker(size_t i) {
+        DnsAsker asker{envelopes_[i].peer.address().value_or(kv::Address{}), {}, 0, false};
+        msghdr& message = headers_[i].msg_hdr;
+        for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+            if (header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_PKTINFO) {
+                in_pktinfo info{};
+                std::memcpy(&info, CMSG_DATA(header), sizeof info);
+                asker.local = IpAddress::fromBytes(IpFamily::V4, reinterpret_cast<const uint8_t*>(&info.ipi_addr));
+                asker.link = static_cast<uint32_t>(info.ipi_ifindex);
+            } else if (header->cmsg_level == IPPROTO_IPV6 && header->cmsg_type == IPV6_PKTINFO) {
+                in6_pktinfo info{};
+                std::memcpy(&info, CMSG_DATA(header), sizeof info);
+                asker.local = IpAddress::fromBytes(IpFamily::V6, info.ipi6_addr.s6_addr);
+                asker.link = info.ipi6_ifindex;
+            }
+        }
+        return asker;
+    }
+
+private:
+    std::array<mmsghdr, kBatch> headers_{};
+    std::array<Envelope, kBatch> envelopes_{};
+    std::array<std::array<uint8_t, kMaxDatagram>, kBatch> octets_;  // memory only where a datagram was
+};
+
+// Answers to as many.
+class Outbox {
+public:
+    // From the address and by the link that the query came to. No more than kBatch until send().
+    void add(const DnsAsker& asker, std::vector<uint8_t> bytes) {
+        octets_[count_] = std::move(bytes);
+        Envelope& envelope = envelopes_[count_];
+        msghdr& message = headers_[count_].msg_hdr;
+        ++count_;
+        envelope.peer = kv::SocketAddress(asker.address);
+        envelope.part = {octets_[count_ - 1].data(), octets_[count_ - 1].size()};
+        envelope.fill(message);
+        message.msg_namelen = envelope.peer.size();
+        const auto local = asker.local.bytes();
+        const auto attach = [&](int level, int type, const auto& info) {
+            cmsghdr* header = CMSG_FIRSTHDR(&message);
+            header->cmsg_level = level;
+            header->cmsg_type = type;
+            header->cmsg_len = CMSG_LEN(sizeof info);
+            std::memcpy(CMSG_DATA(header), &info, sizeof info);
+            message.msg_controllen = CMSG_SPACE(sizeof info);
+        };
+        if (asker.local.isV4()) {
             in_pktinfo info{};
-            std::memcpy(&info, CMSG_DATA(header), sizeof info);
-            datagram.asker.local = IpAddress::fromBytes(IpFamily::V4, reinterpret_cast<const uint8_t*>(&info.ipi_addr));
-            datagram.asker.link = static_cast<uint32_t>(info.ipi_ifindex);
-        } else if (header->cmsg_level == IPPROTO_IPV6 && header->cmsg_type == IPV6_PKTINFO) {
+            info.ipi_ifindex = static_cast<int>(asker.link);
+            std::memcpy(&info.ipi_spec_dst, local.data(), sizeof info.ipi_spec_dst);
+            attach(IPPROTO_IP, IP_PKTINFO, info);
+        } else {
             in6_pktinfo info{};
-            std::memcpy(&info, CMSG_DATA(header), sizeof info);
-            datagram.asker.local = IpAddress::fromBytes(IpFamily::V6, info.ipi6_addr.s6_addr);
-            datagram.asker.link = info.ipi6_ifindex;
+            info.ipi6_ifindex = asker.link;
+            std::memcpy(&info.ipi6_addr, local.data(), sizeof info.ipi6_addr);
+            attach(IPPROTO_IPV6, IPV6_PKTINFO, info);
         }
     }
-    return true;
-}
 
-// From the address and by the link that the query came to.
-void reply(int fd, const DnsAsker& asker, std::span<const uint8_t> bytes) {
-    kv::SocketAddress to(asker.address);
-    alignas(cmsghdr) std::array<char, 128> control{};
-    iovec part{const_cast<uint8_t*>(bytes.data()), bytes.size()};
-    msghdr message{};
-    message.msg_name = to.get();
-    message.msg_namelen = to.size();
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    const auto local = asker.local.bytes();
-    const auto attach = [&](int level, int type, const auto& info) {
-        message.msg_controllen = CMSG_SPACE(sizeof info);
-        cmsghdr* header = CMSG_FIRSTHDR(&message);
-        header->cmsg_level = level;
-        header->cmsg_type = type;
-        header->cmsg_len = CMSG_LEN(sizeof info);
-        std::memcpy(CMSG_DATA(header), &info, sizeof info);
-    };
-    message.msg_controllen = control.size();
-    if (asker.local.isV4()) {
-        in_pktinfo info{};
-        info.ipi_ifindex = static_cast<int>(asker.link);
-        std::memcpy(&info.ipi_spec_dst, local.data(), sizeof info.ipi_spec_dst);
-        attach(IPPROTO_IP, IP_PKTINFO, info);
-    } else {
-        in6_pktinfo info{};
-        info.ipi6_ifindex = asker.link;
-        std::memcpy(&info.ipi6_addr, local.data(), sizeof info.ipi6_addr);
-        attach(IPPROTO_IPV6, IPV6_PKTINFO, info);
+    void send(int fd) {
+        // What does not go out is asked again by whoever wants to know.
+        for (size_t done = 0; done < count_;) {
+            const int sent = ::sendmmsg(fd, &headers_[done], static_cast<unsigned>(count_ - done), 0);
+            done += static_cast<size_t>(std::max(sent, 1));
+        }
+        count_ = 0;
     }
-    // What does not go out is asked again by whoever wants to know.
-    static_cast<void>(::sendmsg(fd, &message, 0));
-}
+
+private:
+    std::array<mmsghdr, kBatch> headers_{};
+    std::array<Envelope, kBatch> envelopes_{};
+    std::array<std::vector<uint8_t>, kBatch> octets_;
+    size_t count_ = 0;
+};
 
 Result<kv::Address> originalDestination(int fd, const DnsAsker& asker) {
     kv::SocketAddress address;
@@ -189,12 +223,6 @@ bool readIn(int fd, std::vector<uint8_t>& bytes, bool& ended) {
     return size >= 0 || errno == EAGAIN || errno == EINTR;
 }
 
-// Of what an asker holds of something bounded, one.
-void giveBack(std::map<IpAddress, size_t>& held, const DnsAsker& asker) {
-    const auto count = held.find(asker.address.ip);
-    if (--count->second == 0) held.erase(count);
-}
-
 }  // namespace
 
 struct DnsServer::Impl {
@@ -217,8 +245,9 @@ struct DnsServer::Impl {
     void run();
     void serve(int fd, uint32_t events);
     void takeDatagrams(int fd);
-    void pass(int fd, const Datagram& datagram);
-    void fail(int fd, const DnsAsker& asker, std::span<const uint8_t> query);
+    void pass(int fd, const DnsAsker& asker, std::span<const uint8_t> query);
+    bool passTo(int fd, const DnsAsker& asker, std::span<const uint8_t> query);
+    void fail(const DnsAsker& asker, std::span<const uint8_t> query);
     void finish(int upstream);
     void forget(std::map<int, Passed>::iterator one);
     void takeStream(int listener);
@@ -239,13 +268,14 @@ struct DnsServer::Impl {
     std::vector<UniqueFd> datagramSockets;
     std::vector<UniqueFd> listeners;
     uint16_t port = 0;
-    Datagram buffer;
+    Inbox inbox;
+    Outbox outbox;
+    std::array<uint8_t, kMaxDatagram> upstreamAnswer;
     std::map<int, Passed> passed;                // by upstream
     std::deque<std::pair<Time, int>> deadlines;  // of passed, some of them done
-    std::map<IpAddress, size_t> passedOf;
+    AskerQuota mayPass{kMaxPassed, kMaxPassedPerAsker};
     std::map<int, std::shared_ptr<Stream>> streams;  // by client and, once there is one, by upstream
-    std::map<IpAddress, size_t> streamsOf;
-    size_t streamCount = 0;
+    AskerQuota mayConnect{kMaxStreams, kMaxStreamsPerAsker};
     std::thread thread;
 };
 
@@ -305,71 +335,78 @@ void DnsServer::Impl::serve(int fd, uint32_t events) {
 }
 
 void DnsServer::Impl::takeDatagrams(int fd) {
-    for (int i = 0; i < kBatch && receive(fd, buffer); ++i) {
-        const std::span query(buffer.bytes.data(), buffer.size);
-        const DnsVerdict verdict = hooks.decide(buffer.asker, query);
+    const size_t count = inbox.receive(fd);
+    for (size_t i = 0; i < count; ++i) {
+        const DnsAsker asker = inbox.asker(i);
+        DnsVerdict verdict = hooks.decide(asker, inbox.bytes(i));
         switch (verdict.kind) {
             case DnsVerdict::Kind::Answer:
                 answered.add();
-                reply(fd, buffer.asker, verdict.reply);
+                outbox.add(asker, std::move(verdict.reply));
                 break;
             case DnsVerdict::Kind::PassOn:
-                pass(fd, buffer);
+                pass(fd, asker, inbox.bytes(i));
                 break;
             case DnsVerdict::Kind::Drop:
                 dropped.add();
                 break;
         }
     }
+    outbox.send(fd);
 }
 
-void DnsServer::Impl::fail(int fd, const DnsAsker& asker, std::span<const uint8_t> query) {
+void DnsServer::Impl::fail(const DnsAsker& asker, std::span<const uint8_t> query) {
     failed.add();
-    const auto error = composeDnsError(query, DnsCode::ServerFailure);
-    if (!error.empty()) reply(fd, asker, error);
+    auto error = composeDnsError(query, DnsCode::ServerFailure);
+    if (!error.empty()) outbox.add(asker, std::move(error));
 }
 
-void DnsServer::Impl::pass(int fd, const Datagram& datagram) {
-    const DnsAsker& asker = datagram.asker;
-    const std::span query(datagram.bytes.data(), datagram.size);
-    size_t& held = passedOf[asker.address.ip];
-    if (passed.size() >= kMaxPassed || held >= kMaxPassedPerAsker) return dropped.add();
+void DnsServer::Impl::pass(int fd, const DnsAsker& asker, std::span<const uint8_t> query) {
+    if (!mayPass.take(asker.address.ip)) return dropped.add();
+    if (!passTo(fd, asker, query)) {
+        mayPass.giveBack(asker.address.ip);
+        fail(asker, query);
+    }
+}
+
+bool DnsServer::Impl::passTo(int fd, const DnsAsker& asker, std::span<const uint8_t> query) {
     const auto destination = hooks.destinationOf(asker, port);
     if (!destination) {
         logDebug("DNS query of {} not passed on: {}", asker.address.str(), destination.error().message);
-        return fail(fd, asker, query);
+        return false;
     }
     UniqueFd upstream = openSocket(destination->ip.family(), SOCK_DGRAM);
     const kv::SocketAddress to(*destination);
     if (!upstream || ::connect(upstream.get(), to.get(), to.size()) != 0 ||
         ::send(upstream.get(), query.data(), query.size(), MSG_NOSIGNAL) < 0 || !add(upstream.get(), EPOLLIN)) {
-        return fail(fd, asker, query);
+        return false;
     }
     passedOn.add();
-    ++held;
     const int key = upstream.get();
     const Time deadline = SteadyClock::now() + kPassTimeout;
     passed.insert_or_assign(
         key, Passed{std::move(upstream), fd, asker, std::vector<uint8_t>(query.begin(), query.end()), deadline});
     deadlines.emplace_back(deadline, key);
+    return true;
 }
 
 // An answer, or word that there is nobody.
 void DnsServer::Impl::finish(int upstream) {
     const auto found = passed.find(upstream);
     Passed& one = found->second;
-    const ssize_t size = ::recv(upstream, buffer.bytes.data(), buffer.bytes.size(), 0);
+    const ssize_t size = ::recv(upstream, upstreamAnswer.data(), upstreamAnswer.size(), 0);
     if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (size < 0) {
-        fail(one.socket, one.asker, one.query);
+        fail(one.asker, one.query);
     } else {
-        reply(one.socket, one.asker, {buffer.bytes.data(), static_cast<size_t>(size)});
+        outbox.add(one.asker, {upstreamAnswer.begin(), upstreamAnswer.begin() + size});
     }
+    outbox.send(one.socket);
     forget(found);
 }
 
 void DnsServer::Impl::forget(std::map<int, Passed>::iterator one) {
-    giveBack(passedOf, one->second.asker);
+    mayPass.giveBack(one->second.asker.address.ip);
     passed.erase(one);
 }
 
@@ -382,11 +419,8 @@ void DnsServer::Impl::takeStream(int listener) {
     const auto address = from.address();
     if (!local || !address) return;
     const DnsAsker asker{*address, local->ip, 0, true};
-    if (streamCount >= kMaxStreams || !hooks.admits(asker)) return dropped.add();
-    size_t& held = streamsOf[asker.address.ip];
-    if (held >= kMaxStreamsPerAsker || !add(client.get(), EPOLLIN)) return dropped.add();
-    ++held;
-    ++streamCount;
+    if (!hooks.admits(asker) || !mayConnect.take(address->ip)) return dropped.add();
+    if (!add(client.get(), EPOLLIN)) return mayConnect.giveBack(address->ip);
     auto stream = std::make_shared<Stream>();
     stream->asker = asker;
     stream->deadline = SteadyClock::now() + kStreamTimeout;
@@ -396,8 +430,7 @@ void DnsServer::Impl::takeStream(int listener) {
 
 void DnsServer::Impl::close(Stream& stream) {
     const auto held = streams.at(stream.client.get());  // keeps it until the end of this function
-    giveBack(streamsOf, stream.asker);
-    --streamCount;
+    mayConnect.giveBack(stream.asker.address.ip);
     if (stream.upstream) streams.erase(stream.upstream.get());
     streams.erase(stream.client.get());
 }

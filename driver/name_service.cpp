@@ -13,7 +13,8 @@ namespace weft::driver {
 
 namespace {
 
-using Containers = std::vector<OverlayNames::Container>;
+// A batch of queries is of one asker as a rule, and to find its network costs more than to answer.
+constexpr std::chrono::milliseconds kPlaceHolds{10};
 
 struct Found {
     std::string network;
@@ -158,7 +159,18 @@ NameService::~NameService() {
     }));
 }
 
-std::optional<std::string> NameService::networkOf(const DnsAsker& asker) const {
+std::optional<std::string> NameService::networkOf(const DnsAsker& asker) {
+    const auto now = std::chrono::steady_clock::now();
+    const Place place{asker.link, asker.local, asker.address.ip};
+    if (place != lastPlace_ || now >= lastUntil_) {
+        lastNetwork_ = findNetwork(asker);
+        lastPlace_ = place;
+        lastUntil_ = now + kPlaceHolds;
+    }
+    return lastNetwork_;
+}
+
+std::optional<std::string> NameService::findNetwork(const DnsAsker& asker) const {
     std::string link;
     if (!asker.tcp) {
         std::array<char, IF_NAMESIZE> name{};

@@ -12,6 +12,7 @@
 #include <optional>
 #include <random>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "base/metrics.h"
@@ -57,7 +58,10 @@ public:
 private:
     NameService(NameConfig config, kv::Service& gossip, const OverlayDriver& overlay, net::FlowLookup flows);
 
-    [[nodiscard]] std::optional<std::string> networkOf(const DnsAsker& asker) const;
+    using Place = std::tuple<uint32_t, IpAddress, IpAddress>;  // link, local, asker
+
+    std::optional<std::string> networkOf(const DnsAsker& asker);
+    [[nodiscard]] std::optional<std::string> findNetwork(const DnsAsker& asker) const;
     DnsVerdict decide(const DnsAsker& asker, std::span<const uint8_t> bytes);
     Result<kv::Address> destinationOf(const DnsAsker& asker, uint16_t port);
 
@@ -67,7 +71,11 @@ private:
     std::shared_ptr<OverlayNames> names_ = std::make_shared<OverlayNames>();
     std::vector<kv::WatchId> watches_;
     net::FlowLookup flows_;
-    std::minstd_rand random_{std::random_device{}()};  // of the server's thread
+    // Of the server's thread.
+    std::minstd_rand random_{std::random_device{}()};
+    Place lastPlace_;
+    std::optional<std::string> lastNetwork_;
+    std::chrono::steady_clock::time_point lastUntil_;
     std::unique_ptr<EngineNames> engine_;
     std::unique_ptr<DnsServer> server_;
 };

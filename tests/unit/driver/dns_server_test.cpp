@@ -5,6 +5,8 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <atomic>
+#include <mutex>
 #include <string>
 
 #include "base/unique_fd.h"
@@ -52,6 +54,7 @@ protected:
         hooks.decide = [this](const DnsAsker& asker, std::span<const uint8_t> query) {
             EXPECT_EQ(asker.local, kLoopback);
             EXPECT_EQ(asker.tcp, asker.link == 0);
+            const std::lock_guard lock(busy);
             return DnsVerdict{kind, Bytes(query.rbegin(), query.rend())};
         };
         hooks.admits = [](const DnsAsker&) { return true; };
@@ -62,6 +65,7 @@ protected:
         EXPECT_EQ(::send(fd, bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
     }
 
+    std::mutex busy;  // who holds it keeps the server from going on
     Metrics metrics;
     std::atomic<DnsVerdict::Kind> kind = DnsVerdict::Kind::Answer;
     Result<kv::Address> destination = makeError(ErrorCode::NotFound, "no entry");
@@ -75,6 +79,21 @@ TEST_F(DnsServerTest, AnswersDatagrams) {
     kind = DnsVerdict::Kind::Drop;
     send(asker.get(), kQuery);
     EXPECT_EQ(receive(asker.get(), 100), std::nullopt);
+}
+
+TEST_F(DnsServerTest, AnswersEachOfManyDatagramsThatWait) {
+    const UniqueFd one = open(SOCK_DGRAM, server->port());
+    const UniqueFd other = open(SOCK_DGRAM, server->port());
+    std::unique_lock hold(busy);
+    for (uint8_t i = 0; i < 100; ++i) {
+        send(one.get(), {1, i});
+        send(other.get(), {2, i, 0});
+    }
+    hold.unlock();
+    for (uint8_t i = 0; i < 100; ++i) {
+        EXPECT_EQ(receive(one.get()), (Bytes{i, 1}));
+        EXPECT_EQ(receive(other.get()), (Bytes{0, i, 2}));
+    }
 }
 
 TEST_F(DnsServerTest, PassesDatagramsOnAndTheirAnswersBack) {
