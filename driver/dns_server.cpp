@@ -1,7 +1,10 @@
 #include "driver/dns_server.h"
 
 #include <fmt/format.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
+#include <netinet/ip.h>
+#include <netinet/ip6.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -9,6 +12,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <deque>
 #include <map>
@@ -31,7 +35,7 @@ using Time = SteadyClock::time_point;
 constexpr size_t kMaxDatagram = 65535;
 constexpr size_t kLengthField = 2;  // before each message over TCP (RFC 1035, 4.2.2)
 constexpr size_t kStreamBuffer = kLengthField + kMaxDatagram;
-constexpr size_t kBatch = 16;  // datagrams taken at once, before others get a turn
+constexpr size_t kBatch = 16;  // datagrams taken from a queue at once, before others get a turn
 // SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST; their headers do not go together with the C library's.
 constexpr int kOriginalDestination = 80;
 
@@ -43,12 +47,13 @@ Result<UniqueFd> listenOn(IpFamily family, int type, uint16_t port) {
     UniqueFd fd = openSocket(family, type);
     if (!fd) return errnoError(errno, "socket");
     const int on = 1;
-    if (type == SOCK_STREAM) ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    const int shared =
+        ::setsockopt(fd.get(), SOL_SOCKET, type == SOCK_STREAM ? SO_REUSEADDR : SO_REUSEPORT, &on, sizeof on);
     const int only = family == IpFamily::V6 ? ::setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) : 0;
     const int told = type == SOCK_STREAM      ? 0
                      : family == IpFamily::V4 ? ::setsockopt(fd.get(), IPPROTO_IP, IP_PKTINFO, &on, sizeof on)
                                               : ::setsockopt(fd.get(), IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof on);
-    if (only != 0 || told != 0) return errnoError(errno, "socket option");
+    if (shared != 0 || only != 0 || told != 0) return errnoError(errno, "socket option");
     const kv::SocketAddress address({IpAddress::any(family), port});
     if (::bind(fd.get(), address.get(), address.size()) != 0 ||
         (type == SOCK_STREAM && ::listen(fd.get(), SOMAXCONN) != 0)) {
@@ -58,6 +63,24 @@ Result<UniqueFd> listenOn(IpFamily family, int type, uint16_t port) {
         return error;
     }
     return fd;
+}
+
+// The sockets that share this one's port get a datagram each by its link and the last octet of its sender's address:
+// the neighbours of one network, which have addresses in a row, and those of one address on two networks, seldom
+// share one.
+Result<void> chooseQueueBySender(int fd, IpFamily family) {
+    const uint32_t lastOctet = family == IpFamily::V4 ? offsetof(iphdr, saddr) + 3 : offsetof(ip6_hdr, ip6_src) + 15;
+    std::array<sock_filter, 6> code{{
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<uint32_t>(SKF_AD_OFF + SKF_AD_IFINDEX)),
+        BPF_STMT(BPF_MISC | BPF_TAX, 0),
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, static_cast<uint32_t>(SKF_NET_OFF) + lastOctet),
+        BPF_STMT(BPF_ALU | BPF_ADD | BPF_X, 0),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, DnsServer::kQueues - 1),
+        BPF_STMT(BPF_RET | BPF_A, 0),
+    }};
+    const sock_fprog program{code.size(), code.data()};
+    if (::setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof program) == 0) return {};
+    return errnoError(errno, "choice of a queue");
 }
 
 // What the socket calls want of one datagram beside its octets.
@@ -265,7 +288,7 @@ struct DnsServer::Impl {
     Counter& failed;
     UniqueFd epoll;
     UniqueFd wake;
-    std::vector<UniqueFd> datagramSockets;
+    std::vector<UniqueFd> queues;  // of datagrams
     std::vector<UniqueFd> listeners;
     uint16_t port = 0;
     Inbox inbox;
@@ -287,14 +310,18 @@ Result<void> DnsServer::Impl::open(uint16_t wanted) {
     port = wanted;
     for (const IpFamily family : {IpFamily::V4, IpFamily::V6}) {
         if (family == IpFamily::V6 && !openSocket(family, SOCK_DGRAM) && errno == EAFNOSUPPORT) break;
-        WEFT_ASSIGN(UniqueFd datagrams, listenOn(family, SOCK_DGRAM, port));
-        WEFT_ASSIGN(const kv::Address bound, kv::SocketAddress::ofSocket(datagrams.get()));
-        port = bound.port;
+        // First what two cannot share, so that a second server does not take queries of the first.
         WEFT_ASSIGN(UniqueFd listener, listenOn(family, SOCK_STREAM, port));
-        WEFT_TRY(add(datagrams.get(), EPOLLIN));
+        WEFT_ASSIGN(const kv::Address bound, kv::SocketAddress::ofSocket(listener.get()));
+        port = bound.port;
         WEFT_TRY(add(listener.get(), EPOLLIN));
-        datagramSockets.push_back(std::move(datagrams));
         listeners.push_back(std::move(listener));
+        for (size_t i = 0; i < kQueues; ++i) {
+            WEFT_ASSIGN(UniqueFd queue, listenOn(family, SOCK_DGRAM, port));
+            if (i == 0) WEFT_TRY(chooseQueueBySender(queue.get(), family));
+            WEFT_TRY(add(queue.get(), EPOLLIN));
+            queues.push_back(std::move(queue));
+        }
     }
     return {};
 }
@@ -324,7 +351,7 @@ void DnsServer::Impl::run() {
 
 void DnsServer::Impl::serve(int fd, uint32_t events) {
     const auto is = [fd](const UniqueFd& one) { return one.get() == fd; };
-    if (std::any_of(datagramSockets.begin(), datagramSockets.end(), is)) return takeDatagrams(fd);
+    if (std::any_of(queues.begin(), queues.end(), is)) return takeDatagrams(fd);
     if (std::any_of(listeners.begin(), listeners.end(), is)) return takeStream(fd);
     if (passed.contains(fd)) return finish(fd);
     // Closed by an event before this one.

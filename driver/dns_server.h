@@ -1,9 +1,10 @@
 // DnsServer: takes the DNS queries that the firewall redirects here from containers, over UDP and TCP, and answers them
 // or passes them on, octet for octet, to where they were going.
 //
-// One thread. A query passed on over UDP holds a socket of its own until it is answered or kPassTimeout is over; a TCP
-// connection whose first query is passed on becomes a plain relay. Both are bounded, in all and for one asker, so that
-// a flood costs its sender's queries alone.
+// One thread. Datagrams wait in one of several queues by their sender, which get turns, so that who sends more than can
+// be answered fills up and delays its own queue alone. A query passed on over UDP holds a socket of its own until it is
+// answered or kPassTimeout is over; a TCP connection whose first query is passed on becomes a plain relay. Both are
+// bounded, in all and for one asker, so that a flood costs its sender's queries alone.
 #pragma once
 
 #include <chrono>
@@ -45,6 +46,7 @@ struct DnsHooks {
 
 class DnsServer {
 public:
+    static constexpr size_t kQueues = 64;  // of each family; a power of two
     static constexpr size_t kMaxPassed = 1024;
     static constexpr size_t kMaxPassedPerAsker = 128;
     static constexpr size_t kMaxStreams = 128;

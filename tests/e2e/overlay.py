@@ -409,6 +409,30 @@ def gone_names(c):
         soon_resolves(a, "main.weft", [b.ip], 10)
 
 
+def dns_load(container, *words):
+    """The command line that runs build/bin/dns_load in the container's network."""
+    return "nsenter", "-t", str(container.state["State"]["Pid"]), "-n", f"{REPOSITORY}/build/bin/dns_load", *words
+
+
+@feature("names: a neighbour floods with garbage or queries: of the others' queries a hundredth is lost at most, IPv4 and IPv6")
+def flooded_names(c):
+    net, host = c.overlay(), c.hosts[0]
+    with world_dns(c) as dns:
+        far = c.container(net, c.hosts[1], "db", *dns(1))
+        a, loud = (c.container(net, host, name, *dns(0)) for name in ("web", "loud"))
+        soon_resolves(a, "db.weft", [far.ip], 2)
+        for family, what in ((4, ()), (4, ("db.weft",)), (4, ("www.example.com",)), (6, ()), (6, ("db.weft",))):
+            server = c.lab.router(host, family)
+            flood = host.spawn(*dns_load(loud, "flood", server, "4", *what))
+            time.sleep(0.5)
+            asked = json.loads(host.run(*dns_load(a, "ask", server, "db.weft", "2", "100")))
+            flood = json.loads(flood.wait())
+            lost = 1 - asked["answered"] / asked["sent"]
+            print(f"      IPv{family}, {flood['rate']}/s of {' '.join(what) or 'garbage'}: lost {lost:.1%}, p99 {asked['p99_us'] / 1000} ms")
+            check(flood["rate"] > 20000, f"no flood: {flood}")
+            check(asked["sent"] == 200 and lost <= 0.01 and not asked["wrong"], f"beside {flood}: {asked}")
+
+
 def shared_subnets(number):
     return "--ipv6", "--subnet", f"10.{200 + number}.0.0/16", "--subnet", f"fd{number}::/64"
 

@@ -22,8 +22,12 @@ const IpAddress kLoopback = must(IpAddress::parse("127.0.0.1"));
 // The header of a query with the id 0x0102, so that an error about it can be made.
 const Bytes kQuery = {1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1};
 
-UniqueFd open(int type, uint16_t port, bool listens = false) {
+UniqueFd open(int type, uint16_t port, bool listens = false, const IpAddress& from = kLoopback) {
     UniqueFd fd(::socket(AF_INET, type | SOCK_CLOEXEC, 0));
+    if (from != kLoopback) {
+        const kv::SocketAddress own({from, 0});
+        EXPECT_EQ(::bind(fd.get(), own.get(), own.size()), 0);
+    }
     const kv::SocketAddress address({kLoopback, port});
     const int done =
         listens ? ::bind(fd.get(), address.get(), address.size()) : ::connect(fd.get(), address.get(), address.size());
@@ -94,6 +98,21 @@ TEST_F(DnsServerTest, AnswersEachOfManyDatagramsThatWait) {
         EXPECT_EQ(receive(one.get()), (Bytes{i, 1}));
         EXPECT_EQ(receive(other.get()), (Bytes{0, i, 2}));
     }
+}
+
+TEST_F(DnsServerTest, AFloodFillsItsSendersQueueAlone) {
+    const UniqueFd flooder = open(SOCK_DGRAM, server->port());
+    const UniqueFd neighbour = open(SOCK_DGRAM, server->port(), false, must(IpAddress::parse("127.0.0.2")));
+    std::unique_lock hold(busy);
+    constexpr int kMoreThanWait = 20000;
+    for (int i = 0; i < kMoreThanWait; ++i) send(flooder.get(), kQuery);
+    send(neighbour.get(), kQuery);
+    hold.unlock();
+    EXPECT_EQ(receive(neighbour.get()), Bytes(kQuery.rbegin(), kQuery.rend()));
+    int answers = 0;
+    while (receive(flooder.get(), 200)) ++answers;
+    EXPECT_GT(answers, 0);
+    EXPECT_LT(answers, kMoreThanWait) << "nothing was dropped, so nothing was shown";
 }
 
 TEST_F(DnsServerTest, PassesDatagramsOnAndTheirAnswersBack) {
