@@ -48,7 +48,7 @@ fuzz:
 	tests/fuzz/run.sh $(BUILD)/fuzz
 
 bench: build
-	python3 bench/e2e/run.py; one=$$?; python3 bench/e2e/overlay.py && exit $$one
+	failed=0; for part in run overlay names; do python3 bench/e2e/$$part.py || failed=1; done; exit $$failed
 
 demo: deps build
 	python3 tests/e2e/demo.py
