@@ -144,6 +144,9 @@ Result<std::string> doctor(const Options& options) {
     host.engineSocket = options.engineSocket;
     host.engineNetworks = askEngine(options, "/networks");
     host.engineContainers = askEngine(options, "/containers/json");
+    host.engineVersion = askEngine(options, "/version");
+    host.engineSettings = readEngineSettings();
+    host.nameServers = readNameServers();
     host.forward = readForwardChains();
     return examine(host);
 }

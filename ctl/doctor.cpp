@@ -5,11 +5,17 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 #include <utility>
+
+#include "base/ip.h"
+#include "ctl/table.h"
 
 namespace weft::ctl {
 namespace {
@@ -126,6 +132,41 @@ void checkForward(Json& checks, const HostView& host, const Json& status, const 
     }
 }
 
+bool setsNameServers(const EngineSettings& engine, const Json& settings) {
+    const bool asked = std::any_of(engine.arguments.begin(), engine.arguments.end(), [](const std::string& argument) {
+        return argument == "--dns" || argument.starts_with("--dns=");
+    });
+    const auto set = settings.find("dns");
+    return asked || (set != settings.end() && set->is_array() && !set->empty());
+}
+
+// Engines from 28 on (moby/moby#48290) ask servers of the host's resolv.conf from the host, past weftd; those that were
+// set for containers are asked from the container by all engines.
+void checkNameServers(Json& checks, const HostView& host, const Json& networks) {
+    constexpr const char* kName = "containers' name servers";
+    constexpr int kAsksFromTheHost = 28;
+    const auto isOverlay = [](const Json& network) { return text(network, "driver") == "weft-overlay"; };
+    const auto isOfNames = [](const Json& check) { return text(check, "name") == "names"; };
+    if (std::none_of(networks.begin(), networks.end(), isOverlay)) return;
+    if (std::none_of(checks.begin(), checks.end(), isOfNames)) return;  // weftd answers none
+    const Json told = Json::parse(host.engineVersion, nullptr, false);
+    const std::string version = told.is_object() ? text(told, "Version") : "";
+    if (std::atoi(version.c_str()) < kAsksFromTheHost) return;
+
+    const EngineSettings& engine = host.engineSettings;
+    Json settings = Json::parse(engine.text.empty() ? "{}" : engine.text, nullptr, false);
+    if (!settings.is_object()) return add(checks, kName, "warning", engine.path + " is not understood");
+    if (setsNameServers(engine, settings)) return add(checks, kName, "good", "set for the engine");
+    settings["dns"] = host.nameServers.empty() ? std::vector<std::string>{"ADDRESS"} : host.nameServers;
+    add(checks, kName, "warning",
+        fmt::format(
+            "none set; engine {} asks the host's from the host, and containers without --dns do not find those of "
+            "other hosts",
+            version),
+        fmt::format("printf '%s\\n' {} > {}; systemctl restart docker",
+                    shellWord(settings.dump(-1, ' ', false, Json::error_handler_t::replace)), shellWord(engine.path)));
+}
+
 Json parsed(const std::string& text, const char* list) {
     Json json = Json::parse(text, nullptr, false);
     return json.is_object() && json.contains(list) ? json[list] : Json::array();
@@ -164,6 +205,7 @@ std::string examine(const HostView& host) {
     try {
         if (status.is_object()) checkSockets(checks, host, status);
         checkForward(checks, host, status, networks);
+        checkNameServers(checks, host, networks);
         const Json engineNetworks = Json::parse(host.engineNetworks, nullptr, false);
         const Json engineContainers = Json::parse(host.engineContainers, nullptr, false);
         if (!engineNetworks.is_array() || !engineContainers.is_array()) {
@@ -193,6 +235,45 @@ std::vector<ForwardChain> readForwardChains() {
         if (!rules.empty()) chains.push_back({command, std::move(rules)});
     }
     return chains;
+}
+
+EngineSettings readEngineSettings() {
+    EngineSettings engine;
+    std::string pid;
+    std::ifstream("/run/docker.pid") >> pid;
+    std::ifstream commandLine("/proc/" + pid + "/cmdline");
+    for (std::string word; std::getline(commandLine, word, '\0');) engine.arguments.push_back(word);
+    for (size_t i = 0; i < engine.arguments.size(); ++i) {
+        constexpr std::string_view kOption = "--config-file";
+        const std::string& argument = engine.arguments[i];
+        if (argument == kOption && i + 1 < engine.arguments.size()) engine.path = engine.arguments[i + 1];
+        if (argument.starts_with(std::string(kOption) + "=")) engine.path = argument.substr(kOption.size() + 1);
+    }
+    std::ifstream file(engine.path);
+    engine.text.assign(std::istreambuf_iterator<char>(file), {});
+    return engine;
+}
+
+std::vector<std::string> nameServersIn(std::istream& resolvConf) {
+    std::vector<std::string> found;
+    for (std::string line; std::getline(resolvConf, line);) {
+        std::istringstream words(line);
+        std::string what;
+        std::string text;
+        if (!(words >> what >> text) || what != "nameserver") continue;
+        const auto address = IpAddress::parse(text);
+        if (address && !address->isLoopback()) found.push_back(text);
+    }
+    return found;
+}
+
+std::vector<std::string> readNameServers() {
+    // systemd-resolved keeps those that it asks itself in the second.
+    for (const char* path : {"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"}) {
+        std::ifstream file(path);
+        if (auto found = nameServersIn(file); !found.empty()) return found;
+    }
+    return {};
 }
 
 }  // namespace weft::ctl

@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "ctl/table.h"
+
 namespace weft::ctl {
 namespace {
 
@@ -20,17 +22,6 @@ Pairs split(const std::vector<std::string>& words) {
         pairs[word.substr(0, equals)] = equals == std::string::npos ? "" : word.substr(equals + 1);
     }
     return pairs;
-}
-
-// A word for a shell.
-std::string quoted(const std::string& word) {
-    const bool plain = std::all_of(word.begin(), word.end(), [](unsigned char c) {
-        return std::isalnum(c) != 0 || std::string_view("._-/:=,@%+").find(static_cast<char>(c)) != std::string::npos;
-    });
-    if (plain && !word.empty()) return word;
-    std::string out = "'";
-    for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-    return out + "'";
 }
 
 }  // namespace
@@ -77,7 +68,7 @@ Result<std::string> exported(std::string_view network) {
     const auto name = spec.at("name").get<std::string>();
     std::string line = "docker network create -d weft-overlay --ipam-driver weft-overlay";
     const auto add = [&line](const std::string& flag, const std::string& value) {
-        line += " " + flag + " " + quoted(value);
+        line += " " + flag + " " + shellWord(value);
     };
     const auto addAll = [&](const char* field, const char* flag) {
         for (const auto& value : spec.value(field, std::vector<std::string>())) add(flag, value);

@@ -44,4 +44,7 @@ std::string harmless(std::string_view text);
 // Whether standard output is a terminal that wants colour (no-color.org).
 bool wantsColour();
 
+// One word of a command to be typed: in quotes where a shell would see more in it.
+std::string shellWord(const std::string& word);
+
 }  // namespace weft::ctl

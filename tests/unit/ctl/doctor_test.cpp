@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <sstream>
+
 #include "ctl/show.h"
 #include "tests/unit/ctl/samples.h"
 
@@ -93,6 +95,64 @@ TEST(Doctor, SeesSocketsThatTheEngineCannotUse) {
     host = goodHost();
     host.status = R"({"pluginDir":"/srv/plugins"})";
     EXPECT_THAT(report(host), HasSubstr("warn plugin sockets: in /srv/plugins, where Docker does not look"));
+}
+
+// With an overlay network, and an engine of that version.
+HostView hostOfEngine(const std::string& version) {
+    HostView host = goodHost();
+    host.networks = R"({"networks":[{"id":"o","driver":"weft-overlay","subnets":["10.32.0.0/16"]}]})";
+    host.checks = R"({"checks":[{"name":"names","health":"good","found":"the engine tells them","fix":""}]})";
+    host.engineVersion = R"({"Version":")" + version + R"("})";
+    host.nameServers = {"192.0.2.53", "2001:db8::53"};
+    return host;
+}
+
+TEST(Doctor, SeesThatTheEngineAsksNamesPastWeft) {
+    HostView host = hostOfEngine("28.0.0");
+    EXPECT_THAT(report(host), HasSubstr("warn containers' name servers: none set; engine 28.0.0 asks the host's"));
+    EXPECT_THAT(
+        report(host),
+        HasSubstr("     fix: printf '%s\\n' '{\"dns\":[\"192.0.2.53\",\"2001:db8::53\"]}' > /etc/docker/daemon.json; "
+                  "systemctl restart docker\n"));
+    // What is in the file stays there.
+    host.engineSettings = {{"dockerd"}, "/srv/it's.json", R"({"dns":[],"labels":["it's"]})"};
+    host.nameServers = {};
+    EXPECT_THAT(report(host),
+                HasSubstr(R"(printf '%s\n' '{"dns":["ADDRESS"],"labels":["it'\''s"]}' > '/srv/it'\''s.json';)"));
+    host.engineSettings.text = "{";
+    EXPECT_THAT(report(host), HasSubstr("warn containers' name servers: /srv/it's.json is not understood\n"));
+}
+
+TEST(Doctor, FindsTheEnginesNameServersInItsFileAndArguments) {
+    HostView host = hostOfEngine("29.1.1");
+    host.engineSettings.text = R"({"dns":["192.0.2.53"]})";
+    EXPECT_THAT(report(host), HasSubstr("ok   containers' name servers: set for the engine\n"));
+    host.engineSettings.text = "";
+    for (const char* argument : {"--dns", "--dns=192.0.2.53"}) {
+        host.engineSettings.arguments = {"dockerd", argument, "192.0.2.53"};
+        EXPECT_THAT(report(host), HasSubstr("ok   containers' name servers"));
+    }
+    host.engineSettings.arguments = {"dockerd", "--dns-search=example.com"};
+    EXPECT_THAT(report(host), HasSubstr("warn containers' name servers"));
+}
+
+TEST(Doctor, SaysNothingOfNameServersWhereContainersAskThemselves) {
+    for (const char* version : {"20.10.24+dfsg1", "25.0.5", "27.5.1", "dev", ""}) {
+        EXPECT_THAT(report(hostOfEngine(version)), Not(HasSubstr("name servers"))) << version;
+    }
+    HostView host = hostOfEngine("28.0.0");
+    host.networks = samples::kNetworks;  // no overlay
+    EXPECT_THAT(report(host), Not(HasSubstr("name servers")));
+    host = hostOfEngine("28.0.0");
+    host.checks = samples::kDoctor;  // --dns-port 0
+    EXPECT_THAT(report(host), Not(HasSubstr("name servers")));
+}
+
+TEST(Doctor, NamesNameServersThatContainersCanAsk) {
+    std::istringstream file(
+        "# nameserver 192.0.2.1\nnameserver 127.0.0.53\nsearch example.com\nnameserver\t192.0.2.53 \n"
+        "nameserver ::1\nnameserver 2001:db8::53\nnameserver\n");
+    EXPECT_EQ(nameServersIn(file), (std::vector<std::string>{"192.0.2.53", "2001:db8::53"}));
 }
 
 TEST(Doctor, HelpsWithoutWeftdAndWithoutAnEngine) {
