@@ -143,7 +143,7 @@ Result<std::unique_ptr<NameService>> NameService::start(NameConfig config, kv::S
     hooks.decide = [made = service.get()](const DnsAsker& asker, std::span<const uint8_t> query) {
         return made->decide(asker, query);
     };
-    hooks.admits = [made = service.get()](const DnsAsker& asker) { return made->networkOf(asker).has_value(); };
+    hooks.admits = [made = service.get()](const DnsAsker& asker) { return made->around(asker).has_value(); };
     hooks.destinationOf = [made = service.get()](const DnsAsker& asker, uint16_t port) {
         return made->destinationOf(asker, port);
     };
@@ -159,18 +159,18 @@ NameService::~NameService() {
     }));
 }
 
-std::optional<std::string> NameService::networkOf(const DnsAsker& asker) {
+std::optional<OverlayDriver::Surroundings> NameService::around(const DnsAsker& asker) {
     const auto now = std::chrono::steady_clock::now();
     const Place place{asker.link, asker.local, asker.address.ip};
     if (place != lastPlace_ || now >= lastUntil_) {
-        lastNetwork_ = findNetwork(asker);
+        lastAround_ = findAround(asker);
         lastPlace_ = place;
         lastUntil_ = now + kPlaceHolds;
     }
-    return lastNetwork_;
+    return lastAround_;
 }
 
-std::optional<std::string> NameService::findNetwork(const DnsAsker& asker) const {
+std::optional<OverlayDriver::Surroundings> NameService::findAround(const DnsAsker& asker) const {
     std::string link;
     if (!asker.tcp) {
         std::array<char, IF_NAMESIZE> name{};
@@ -181,8 +181,8 @@ std::optional<std::string> NameService::findNetwork(const DnsAsker& asker) const
 }
 
 DnsVerdict NameService::decide(const DnsAsker& asker, std::span<const uint8_t> bytes) {
-    const auto network = networkOf(asker);
-    if (!network) return {DnsVerdict::Kind::Drop, {}};
+    const auto place = around(asker);
+    if (!place) return {DnsVerdict::Kind::Drop, {}};
     const auto query = parseDnsQuery(bytes);
     if (!query) {
         const bool known = query.error().code != ErrorCode::Unsupported;
@@ -190,8 +190,10 @@ DnsVerdict NameService::decide(const DnsAsker& asker, std::span<const uint8_t> b
         if (error.empty()) return {DnsVerdict::Kind::Drop, {}};
         return {DnsVerdict::Kind::Answer, std::move(error)};
     }
-    const auto answer =
-        answerName(*names_, engine_->networksOf(*network, asker.address.ip), config_.domain, *query, random_);
+    auto answer =
+        answerName(*names_, engine_->networksOf(place->network, asker.address.ip), config_.domain, *query, random_);
+    // The host's way out must not become the network's, not even for names.
+    if (!answer && place->internal) answer = DnsAnswer{.code = DnsCode::Refused, .authoritative = false};
     if (!answer) return {DnsVerdict::Kind::PassOn, {}};
     return {DnsVerdict::Kind::Answer,
             composeDnsAnswer(*query, *answer, asker.tcp ? kDnsTcpMaximum : dnsUdpLimit(*query))};

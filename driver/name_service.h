@@ -2,7 +2,8 @@
 // store, and answers the DNS queries that the firewall redirects from overlay networks.
 //
 // NAME, NAME.NETWORK, and both with the domain behind them; a container's address backwards; _PORT._PROTOCOL.NAME for
-// its exposed ports. Only of networks that the asking container is on. Everything else goes on to where it was going.
+// its exposed ports. Only of networks that the asking container is on. Everything else goes on to where it was going,
+// but is refused if it came from an internal network.
 #pragma once
 
 #include <chrono>
@@ -60,8 +61,8 @@ private:
 
     using Place = std::tuple<uint32_t, IpAddress, IpAddress>;  // link, local, asker
 
-    std::optional<std::string> networkOf(const DnsAsker& asker);
-    [[nodiscard]] std::optional<std::string> findNetwork(const DnsAsker& asker) const;
+    std::optional<OverlayDriver::Surroundings> around(const DnsAsker& asker);
+    [[nodiscard]] std::optional<OverlayDriver::Surroundings> findAround(const DnsAsker& asker) const;
     DnsVerdict decide(const DnsAsker& asker, std::span<const uint8_t> bytes);
     Result<kv::Address> destinationOf(const DnsAsker& asker, uint16_t port);
 
@@ -74,7 +75,7 @@ private:
     // Of the server's thread.
     std::minstd_rand random_{std::random_device{}()};
     Place lastPlace_;
-    std::optional<std::string> lastNetwork_;
+    std::optional<OverlayDriver::Surroundings> lastAround_;
     std::chrono::steady_clock::time_point lastUntil_;
     std::unique_ptr<EngineNames> engine_;
     std::unique_ptr<DnsServer> server_;

@@ -99,7 +99,7 @@ firewall::Network BridgeDriver::rulesOf(const Network& network) {
     rules.modeV6 = network.options.modeV6;
     rules.hostAddressV4 = network.options.hostV4;
     rules.hostAddressV6 = network.options.hostV6;
-    rules.resolve = network.record->mode == kOverlayMode && !rules.internal;
+    rules.resolve = network.record->mode == kOverlayMode;
     return rules;
 }
 

@@ -202,8 +202,9 @@ std::optional<std::string> OverlayDriver::overlayName(const NetworkId& networkId
     return nameOf(*record);
 }
 
-std::optional<std::string> OverlayDriver::networkAround(const IpAddress& container, const IpAddress& gateway,
-                                                        const std::string& bridge) const {
+std::optional<OverlayDriver::Surroundings> OverlayDriver::networkAround(const IpAddress& container,
+                                                                        const IpAddress& gateway,
+                                                                        const std::string& bridge) const {
     for (const NetworkPtr& record : context_.records.networks(kMode)) {
         if (!bridge.empty() && record->link != bridge) continue;
         const auto subnets = bridgeSubnets(record->request);
@@ -211,7 +212,7 @@ std::optional<std::string> OverlayDriver::networkAround(const IpAddress& contain
         const auto has = [&](const auto& is) { return std::any_of(subnets->begin(), subnets->end(), is); };
         if (has([&](const IpamData& subnet) { return gatewayAddress(subnet).address() == gateway; }) &&
             has([&](const IpamData& subnet) { return subnet.pool.contains(container); })) {
-            return nameOf(*record);
+            return Surroundings{nameOf(*record), record->request.internal};
         }
     }
     return std::nullopt;

@@ -108,9 +108,13 @@ public:
 
     // By records alone, any thread. The name on all hosts of a Docker network of this mode.
     [[nodiscard]] std::optional<std::string> overlayName(const NetworkId& networkId) const;
+    struct Surroundings {
+        std::string network;  // its name on all hosts
+        bool internal = false;
+    };
     // The network with `container` in a subnet and `gateway` as its own address; with `bridge` not empty on that link.
-    [[nodiscard]] std::optional<std::string> networkAround(const IpAddress& container, const IpAddress& gateway,
-                                                           const std::string& bridge) const;
+    [[nodiscard]] std::optional<Surroundings> networkAround(const IpAddress& container, const IpAddress& gateway,
+                                                            const std::string& bridge) const;
 
 private:
     // Entries of the kernel's tables.

@@ -409,6 +409,26 @@ def gone_names(c):
         soon_resolves(a, "main.weft", [b.ip], 10)
 
 
+@feature("names: on an internal overlay too, asked at its gateway; and no query gets out by it")
+def internal_names(c):
+    net = c.overlay("--internal")
+    gateway = str(next(ipaddress.ip_network(net.subnet).hosts()))
+    with world_dns(c):
+        a, b = (c.container(net, host, name, "--dns", gateway) for host, name in zip(c.hosts, ("web", "db")))
+        soon_resolves(a, "db", [b.ip], 2)
+        equal(resolve(b, "web.weft"), [a.ip], "the other way")
+        equal(resolve(a, "www.example.com"), [], "a name of the world")
+        # A container that sends to the bridge what no route of its own would.
+        inside = ("nsenter", "-t", str(a.state["State"]["Pid"]), "-n")
+        a.host.run(*inside, "ip", "route", "add", "default", "via", gateway)
+        server = c.lab.router(a.host)
+        told = a.run(a.busybox, "nslookup", "-type=a", "www.example.com", server, check=False, timeout=20)
+        check("REFUSED" in told, f"not refused: {told}")
+        equal(json.loads(a.host.run(*dns_load(a, "ask", server, "db", "0.1", "10")))["wrong"], 0, "wrong answers of weftd")
+        with open(f"{c.lab.directory}/dns.log", encoding="ascii") as log:
+            equal(log.read(), "", "who asked the world")
+
+
 def dns_load(container, *words):
     """The command line that runs build/bin/dns_load in the container's network."""
     return "nsenter", "-t", str(container.state["State"]["Pid"]), "-n", f"{REPOSITORY}/build/bin/dns_load", *words
