@@ -98,7 +98,7 @@ class NamesBench:
                     raise TimeoutError(f"nothing was said of {name}")
                 answer = watch.stdout.readline().split()
                 if len(answer) != 3:
-                    raise TimeoutError(f"{name} was not found within 5 s")
+                    raise TimeoutError(f"{name} was not found within 30 s")
                 networks = self.near.inspect("container", name)["NetworkSettings"]["Networks"]
                 if answer[2] != networks[self.network]["IPAddress"]:
                     raise AssertionError(f"{name} is at {networks}, found was {answer}")
