@@ -32,8 +32,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::array<std::string_view, 10> kLists{"networks", "endpoints", "ports", "pools", "leases",
-                                                  "members",  "overlay",   "keys",  "kv",    "network"};
+constexpr std::array<std::string_view, 11> kLists{"networks", "endpoints", "ports", "pools", "leases", "members",
+                                                  "overlay",  "tunnels",   "keys",  "kv",    "network"};
 constexpr std::chrono::seconds kEngineTimeout{2};
 constexpr std::chrono::seconds kWatchEvery{1};
 // For all hosts to make or remove a network.
@@ -340,6 +340,7 @@ ExitStatus runCommand(int argc, const char* const* argv, bool colour, std::ostre
     app.add_subcommand("metrics", "counters and histograms, in Prometheus' text format");
     app.add_subcommand("members", "hosts of the cluster, as this one sees them");
     app.add_subcommand("overlay", "overlay networks: VNI, hosts, who holds which addresses");
+    app.add_subcommand("tunnels", "what passes to each other host, as probes found it");
     CLI::App* ping = app.add_subcommand("ping", "round trip, loss and MTU to another host of the cluster");
     ping->add_option("HOST", options.host, "name, id or address as in weftctl members")->required();
     ping->add_option("--count", options.count, "of packets")->check(CLI::Range(1, 1000))->capture_default_str();

@@ -22,9 +22,13 @@ struct Host {
     std::string address;
     std::string state;
     bool self = false;
+    std::string tunnel;  // as probes found it; empty: not examined
 
     [[nodiscard]] bool gone() const { return state == "dead" || state == "left"; }
-    [[nodiscard]] std::string standing() const { return self ? "this host" : state; }
+    [[nodiscard]] std::string standing() const {
+        if (self) return "this host";
+        return tunnel.empty() ? state : state + ", tunnel " + tunnel;
+    }
 };
 
 struct Container {
@@ -68,8 +72,8 @@ Result<Graph> parseGraph(std::string_view text) {
         Graph graph;
         graph.cluster = word(json, "cluster");
         for (const Json& host : json.at("hosts")) {
-            graph.hosts.push_back(
-                {word(host, "name"), word(host, "address"), word(host, "state"), host.at("self").get<bool>()});
+            graph.hosts.push_back({word(host, "name"), word(host, "address"), word(host, "state"),
+                                   host.at("self").get<bool>(), word(host, "tunnel")});
         }
         for (const Json& network : json.at("networks")) {
             Network& made = graph.networks.emplace_back();
@@ -89,7 +93,11 @@ Result<Graph> parseGraph(std::string_view text) {
 }
 
 Tone toneOf(const Host& host) {
-    if (host.state == "alive") return Tone::Good;
+    if (host.state == "alive") {
+        const bool well =
+            host.tunnel.empty() || host.tunnel == "good" || host.tunnel == "healed" || host.tunnel == "unknown";
+        return well ? Tone::Good : Tone::Bad;
+    }
     return host.state == "suspect" ? Tone::Warning : Tone::Bad;
 }
 

@@ -217,6 +217,23 @@ std::string showOverlay(const Json& json, const Names& names, bool colour) {
            (blocks.empty() ? "" : "\n" + blocks + (blocks.ends_with('\n') ? "" : "\n"));
 }
 
+std::string showTunnels(const Json& json, const Names& /*names*/, bool colour) {
+    Table table({"TUNNEL TO", "ADDRESS", "STATE", ">EXAMINED", "OFFLOAD", "FOUND"});
+    for (const Json& tunnel : json.at("tunnels")) {
+        const std::string state = text(tunnel, "state");
+        const Json& examined = tunnel.at("examinedSecondsAgo");
+        const bool offload = tunnel.at("checksumOffload").get<bool>();
+        const bool well = state == "good" || state == "healed";
+        table.add({text(tunnel, "host"), text(tunnel, "address"),
+                   Cell(state, well                 ? Tone::Good
+                               : state == "unknown" ? Tone::Plain
+                                                    : Tone::Bad),
+                   examined.is_null() ? "never" : duration(examined) + " ago",
+                   Cell(offload ? "on" : "off", offload ? Tone::Plain : Tone::Warning), text(tunnel, "found")});
+    }
+    return rendered(table, "no other hosts", colour);
+}
+
 std::string showKeys(const Json& json, const Names& /*names*/, bool colour) {
     Table table({"KEY", "USE"});
     for (const Json& key : json.at("keys")) {
@@ -327,6 +344,7 @@ constexpr View kViews[] = {
     {"reconcile", showReconcile},
     {"members", showMembers},
     {"overlay", showOverlay},
+    {"tunnels", showTunnels},
     {"keys", showKeys},
     {"kv", showRows},
     {"forget", showForgotten},

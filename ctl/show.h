@@ -24,8 +24,8 @@ Names namesFromEngine(std::string_view networks, std::string_view containers);
 // `what` is the last part of the control path: "networks", "ports", ... Corrupt when `json` is not weftd's answer.
 Result<std::string> show(std::string_view what, std::string_view json, const Names& names, bool colour);
 
-// The array inside weftd's answer to networks, endpoints, ports, pools, leases, members, overlay, keys, kv, network or
-// doctor. Corrupt when there is none.
+// The array inside weftd's answer to networks, endpoints, ports, pools, leases, members, overlay, tunnels, keys, kv,
+// network or doctor. Corrupt when there is none.
 Result<std::string> listOf(std::string_view what, std::string_view json);
 
 using RowName = std::pair<std::string, std::string>;  // key, owner

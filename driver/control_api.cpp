@@ -123,6 +123,7 @@ struct ControlApi::Routes {
         for (const OverlayStatus& network : sources.overlay()) {
             if (!network.conflict.empty()) all.push_back("overlay network " + network.name + ": " + network.conflict);
         }
+        for (std::string& warning : tunnelWarnings(sources.tunnels())) all.push_back(std::move(warning));
         if (sources.sharedNetworks == nullptr) return all;
         for (std::string& warning : sources.sharedNetworks->warnings()) all.push_back(std::move(warning));
         return all;
@@ -311,8 +312,25 @@ struct ControlApi::Routes {
         return answer({{"overlay", std::move(list)}, {"blocks", blocks ? *blocks : blocks.error().message}});
     }
 
+    static HttpResponse tunnels(ControlApi& api, const HttpRequest&) {
+        const TunnelReport report = api.sources_.tunnels();
+        Json list = Json::array();
+        for (const TunnelHealth& tunnel : report.tunnels) {
+            Json& json = list.emplace_back(Json{{"host", tunnel.host},
+                                                {"address", tunnel.vtep.str()},
+                                                {"state", toString(tunnel.state)},
+                                                {"found", tunnel.detail},
+                                                {"examinedSecondsAgo", nullptr},
+                                                {"checksumOffload", report.offload}});
+            if (!tunnel.examined) continue;
+            json["examinedSecondsAgo"] =
+                std::chrono::duration_cast<std::chrono::seconds>(report.now - *tunnel.examined).count();
+        }
+        return answer({{"tunnels", std::move(list)}});
+    }
+
     static HttpResponse graph(ControlApi& api, const HttpRequest&) {
-        const auto graph = clusterGraph(*api.sources_.gossip, api.sources_.overlay());
+        const auto graph = clusterGraph(*api.sources_.gossip, api.sources_.overlay(), api.sources_.tunnels());
         return graph ? answer(*graph) : failure(graph.error());
     }
 
@@ -440,7 +458,7 @@ struct ControlApi::Routes {
 
     static HttpResponse live(ControlApi& api, const HttpRequest&) {
         const ControlSources& sources = api.sources_;
-        const auto graph = clusterGraph(*sources.gossip, sources.overlay());
+        const auto graph = clusterGraph(*sources.gossip, sources.overlay(), sources.tunnels());
         const auto traffic = sources.traffic();
         if (!graph || !traffic) return failure(graph ? traffic.error() : graph.error());
         Json endpoints = endpointList(sources);
@@ -551,9 +569,10 @@ struct ControlApi::Routes {
         std::string_view path;
         HttpResponse (*run)(ControlApi&, const HttpRequest&);
     };
-    static constexpr std::array<Route, 24> kAll{{
+    static constexpr std::array<Route, 25> kAll{{
         {"GET", "/v1/members", members},
         {"GET", "/v1/overlay", overlay},
+        {"GET", "/v1/tunnels", tunnels},
         {"GET", "/v1/graph", graph},
         {"GET", "/v1/live", live},
         {"GET", "/v1/kv", rows},
@@ -610,6 +629,19 @@ ControlApi::ControlApi(ControlSources sources) : sources_(std::move(sources)), s
             return samples;
         };
     };
+    metrics.gaugesFrom("weft_tunnels", "Other hosts by what probes found of the way to them.", [this] {
+        std::map<TunnelState, size_t> counts;
+        for (const TunnelState state : kTunnelStates) counts[state] = 0;
+        for (const TunnelHealth& tunnel : sources_.tunnels().tunnels) ++counts[tunnel.state];
+        std::vector<Metrics::Sample> samples;
+        for (const auto& [state, count] : counts) {
+            samples.push_back({{{"state", std::string(toString(state))}}, static_cast<double>(count)});
+        }
+        return samples;
+    });
+    metrics.gaugesFrom("weft_tunnel_checksum_offload", "0: turned off on the tunnels, for it damages packets.", [this] {
+        return std::vector<Metrics::Sample>{{{}, sources_.tunnels().offload ? 1.0 : 0.0}};
+    });
     metrics.gaugesFrom("weft_leases_used", "Addresses leased, by pool.", perPool(&ipam::PoolInfo::used));
     metrics.gaugesFrom("weft_leases_free", "Addresses still to be leased, by pool.", perPool(&ipam::PoolInfo::free));
 }

@@ -1,7 +1,7 @@
 // ControlApi: what weftctl and Prometheus ask, on the control socket. JSON under /v1/, and GET /metrics.
 //
 //     GET  /v1/version status networks endpoints ports pools leases doctor log-level
-//     GET  /v1/members overlay keys
+//     GET  /v1/members overlay tunnels keys
 //     GET  /v1/graph               see graph.h
 //     GET  /v1/live                what the web page shows (web_page.html)
 //     GET  /v1/kv?PREFIX
@@ -52,6 +52,7 @@ struct ControlSources {
     kv::Service* gossip = nullptr;
     SharedNetworks* sharedNetworks = nullptr;  // null: a swarm makes them
     std::function<std::vector<OverlayStatus>()> overlay;
+    std::function<TunnelReport()> tunnels;
     std::function<Result<std::string>()> blocks;  // who holds which addresses
     std::function<Result<std::string>(const std::string& node, bool force)> forget;
     Metrics* metrics = nullptr;

@@ -350,6 +350,7 @@ Result<void> Daemon::makeOverlay(const DriverContext& context) {
     overlay.vtep = gossip_->advertised().ip;
     overlay.port = config_.vxlanPort;
     overlay.swarm = config_.swarm;
+    overlay.clustered = !gossip_->alone();
     WEFT_ASSIGN(overlay_, OverlayDriver::create(context, *bridge_, *gossip_, overlay, *sharedIpam_));
     return {};
 }
@@ -417,6 +418,7 @@ Result<void> Daemon::startServing() {
     sources.gossip = gossip_.get();
     sources.sharedNetworks = sharedNetworks_.get();
     sources.overlay = [this] { return overlay_->status(); };
+    sources.tunnels = [this] { return overlay_->tunnels(); };
     sources.blocks = [this] { return sharedIpam_->describe(); };
     sources.forget = [this](const std::string& node, bool force) { return sharedIpam_->forgetNode(node, force); };
     sources.metrics = &metrics_;
@@ -559,6 +561,8 @@ std::vector<Check> Daemon::doctor() {
         checks.push_back({"overlay " + network.name, Health::Bad, network.conflict,
                           "remove the network on the hosts where it is wrong, and create it again there"});
     }
+    const std::string nic = linkWith(*netlink_, gossip_->advertised().ip);
+    for (Check& check : tunnelChecks(overlay_->tunnels(), nic, config_.vxlanPort)) checks.push_back(std::move(check));
     for (Check& check : examineHost(*netlink_, networks)) checks.push_back(std::move(check));
     return checks;
 }

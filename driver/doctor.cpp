@@ -122,7 +122,86 @@ std::vector<Check> checkMtu(net::Netlink& netlink, const std::vector<NetworkInfo
     return checks;
 }
 
+std::string tunnelFix(const TunnelHealth& tunnel, const std::string& nic, uint16_t port) {
+    switch (tunnel.state) {
+        case TunnelState::Closed:
+            return fmt::format("let UDP port {} pass to and from {}; weftctl ping {}", port, tunnel.vtep.str(),
+                               tunnel.host);
+        case TunnelState::Cut:
+            return fmt::format(
+                "weftctl ping {} says what passes; give networks less by -o com.docker.network.driver.mtu=",
+                tunnel.host);
+        case TunnelState::Damaged:
+            return fmt::format("ethtool -K {} tx off here, ethtool -K NIC rx off gro off on {}", nic, tunnel.host);
+        case TunnelState::Damages:
+            return fmt::format("weftctl doctor on {}", tunnel.host);
+        default:
+            return "";
+    }
+}
+
+bool inTrouble(const TunnelHealth& tunnel) {
+    return tunnel.state != TunnelState::Good && tunnel.state != TunnelState::Healed &&
+           tunnel.state != TunnelState::Unknown;
+}
+
+std::string offloadFound(const TunnelReport& report) {
+    return "the NIC or what is below it damages TCP in tunnels (" + report.offloadWhy +
+           "): checksum offload is off on weft's tunnels, at the price of CPU time";
+}
+
 }  // namespace
+
+std::vector<Check> tunnelChecks(const TunnelReport& report, const std::string& nic, uint16_t port) {
+    std::vector<Check> checks;
+    if (!report.trouble.empty()) checks.push_back({"tunnels", Health::Warning, "not examined: " + report.trouble, ""});
+    if (!report.offload) {
+        checks.push_back(
+            {"tunnel offload", Health::Warning, offloadFound(report),
+             fmt::format("ethtool -K {} tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off (or tx "
+                         "off) at every boot, and boot",
+                         nic)});
+    }
+    size_t good = 0;
+    size_t unknown = 0;
+    for (const TunnelHealth& tunnel : report.tunnels) {
+        if (tunnel.state == TunnelState::Unknown) {
+            ++unknown;
+        } else if (!inTrouble(tunnel)) {
+            ++good;
+        } else {
+            checks.push_back({"tunnel to " + tunnel.host,
+                              tunnel.state == TunnelState::Cut ? Health::Warning : Health::Bad, tunnel.detail,
+                              tunnelFix(tunnel, nic, port)});
+        }
+    }
+    if (!report.tunnels.empty() && report.trouble.empty()) {
+        std::string found = fmt::format("{} of {} other hosts get what is sent", good, report.tunnels.size());
+        if (unknown != 0) found += fmt::format(", {} not examined: just come, or with an older weftd", unknown);
+        checks.push_back({"tunnels", Health::Good, found, ""});
+    }
+    return checks;
+}
+
+std::vector<std::string> tunnelWarnings(const TunnelReport& report) {
+    std::vector<std::string> warnings;
+    if (!report.trouble.empty()) warnings.push_back("tunnels are not examined: " + report.trouble);
+    if (!report.offload) warnings.push_back(offloadFound(report));
+    for (const TunnelHealth& tunnel : report.tunnels) {
+        if (inTrouble(tunnel)) warnings.push_back("tunnel to " + tunnel.host + ": " + tunnel.detail);
+    }
+    return warnings;
+}
+
+std::string linkWith(net::Netlink& netlink, const IpAddress& address) {
+    if (const auto addresses = netlink.listAddresses()) {
+        for (const net::Address& own : *addresses) {
+            if (own.prefix.address() != address) continue;
+            if (const auto link = netlink.getLink(own.link)) return link->name;
+        }
+    }
+    return "eth0";
+}
 
 std::vector<Check> examineHost(net::Netlink& netlink, const std::vector<NetworkInfo>& networks) {
     std::vector<Check> checks{checkKernelLinks(),

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "drivers/inspect.h"
+#include "drivers/overlay/tunnel_probe.h"
 #include "net/netlink.h"
 
 namespace weft::driver {
@@ -21,5 +22,12 @@ struct Check {
 // Looks at the calling thread's namespace, which must be `netlink`'s, and changes nothing there; what kinds of links
 // the kernel has is tried in a throwaway namespace. `networks` are weft's own. Takes some ten milliseconds.
 std::vector<Check> examineHost(net::Netlink& netlink, const std::vector<NetworkInfo>& networks);
+
+// What the probes of the ways to other hosts found. `nic` is the link that they leave by, `port` VXLAN's. Pure.
+std::vector<Check> tunnelChecks(const TunnelReport& report, const std::string& nic, uint16_t port);
+// The same for people who did not ask: what is in trouble, a line each.
+std::vector<std::string> tunnelWarnings(const TunnelReport& report);
+// The link that has the address; "eth0" if none has.
+std::string linkWith(net::Netlink& netlink, const IpAddress& address);
 
 }  // namespace weft::driver

@@ -26,15 +26,20 @@ struct Heard {
 // Keys of both kinds of row end with NETWORK/ENDPOINT.
 using RowOfEndpoint = std::pair<kv::NodeId, std::string>;
 
-json hostsOf(const Heard& heard, const kv::NodeId& self) {
+json hostsOf(const Heard& heard, const kv::NodeId& self, const TunnelReport& tunnels) {
     json list = json::array();
+    std::map<kv::NodeId, const TunnelHealth*> ways;
+    for (const TunnelHealth& tunnel : tunnels.tunnels) ways[tunnel.id] = &tunnel;
     for (const kv::Member& member : heard.members) {
         const auto since = std::chrono::duration_cast<std::chrono::seconds>(heard.now - member.since);
+        const auto way = ways.find(member.id);
         list.push_back({{"name", member.record.name},
                         {"address", member.record.address.ip.str()},
                         {"state", kv::toString(member.state)},
                         {"self", member.id == self},
-                        {"sinceSeconds", since.count()}});
+                        {"sinceSeconds", since.count()},
+                        {"tunnel", way == ways.end() ? "" : toString(way->second->state)},
+                        {"tunnelFound", way == ways.end() ? "" : way->second->detail}});
     }
     return list;
 }
@@ -54,7 +59,7 @@ json subnetsOf(const NetworkClaim& claim) {
 
 }  // namespace
 
-Result<json> clusterGraph(kv::Service& gossip, const std::vector<OverlayStatus>& overlay) {
+Result<json> clusterGraph(kv::Service& gossip, const std::vector<OverlayStatus>& overlay, const TunnelReport& tunnels) {
     // What runs there owns what it touches: it may run after a timeout.
     const auto heard = std::make_shared<Heard>();
     WEFT_TRY(gossip.call([heard](kv::Node& node) {
@@ -114,7 +119,8 @@ Result<json> clusterGraph(kv::Service& gossip, const std::vector<OverlayStatus>&
         });
         list.push_back(std::move(network));
     }
-    return json{{"cluster", gossip.cluster()}, {"hosts", hostsOf(*heard, gossip.id())}, {"networks", std::move(list)}};
+    return json{
+        {"cluster", gossip.cluster()}, {"hosts", hostsOf(*heard, gossip.id(), tunnels)}, {"networks", std::move(list)}};
 }
 
 }  // namespace weft::driver

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "drivers/names.h"
 #include "ipam/cluster_ipam.h"
+#include "net/offload.h"
 
 namespace weft {
 
@@ -86,10 +87,19 @@ Result<std::unique_ptr<OverlayDriver>> OverlayDriver::create(DriverContext conte
     struct Started {
         kv::NodeId self;
         kv::WatchId watch = 0;
+        uint32_t epoch = 0;
     };
     const auto started = std::make_shared<Started>();
     WEFT_TRY(runner.call([started, view = driver->view_](kv::Node& node) {
         started->self = node.id();
+        const auto hear = [view, self = node.id()](const kv::Member& member) {
+            if (member.id != self) view->onMember(member);
+        };
+        for (const kv::Member& member : node.members()) {
+            hear(member);
+            if (member.id == node.id()) started->epoch = static_cast<uint32_t>(member.record.incarnation >> 32);
+        }
+        node.onMember(hear);
         started->watch = node.watch(std::string(kOverlayPrefix),
                                     [view](kv::RowEvent event, const kv::Row& row) { view->apply(event, row); });
     }));
@@ -98,10 +108,12 @@ Result<std::unique_ptr<OverlayDriver>> OverlayDriver::create(DriverContext conte
     driver->said_ = driver->view_->rowsOf(started->self);
     driver->adoptTunnels();
     driver->worker_ = std::thread([made = driver.get()] { made->work(); });
+    if (driver->config_.clustered) driver->startProbe(started->epoch);
     return driver;
 }
 
 OverlayDriver::~OverlayDriver() {
+    probe_.reset();
     view_->stop();
     if (worker_.joinable()) worker_.join();
     if (watch_ != 0) static_cast<void>(runner_.call([id = watch_](kv::Node& node) { node.unwatch(id); }));
@@ -130,6 +142,10 @@ void OverlayDriver::adoptTunnels() {
 
 Result<void> OverlayDriver::guard() {
     firewall::Tunnel wanted;
+    if (config_.clustered) {
+        wanted.port = config_.port;
+        wanted.members = view_->addresses();
+    }
     for (const auto& [id, tunnel] : tunnels_) {
         wanted.port = config_.port;
         wanted.members.insert(tunnel.status.hosts.begin(), tunnel.status.hosts.end());
@@ -143,6 +159,45 @@ Result<void> OverlayDriver::guard() {
     return {};
 }
 
+void OverlayDriver::startProbe(uint32_t epoch) {
+    TunnelProbe::Hooks hooks;
+    hooks.open = [this]() -> Result<std::unique_ptr<ProbeLink>> {
+        WEFT_ASSIGN(const uint32_t mtu, probeMtu());
+        const std::lock_guard lock(programming_);
+        return ProbeLink::open(context_.netlink, tunnelSettings(kProbeVni), mtu);
+    };
+    hooks.mtu = [this] { return probeMtu(); };
+    hooks.offer = [this, epoch](uint32_t mtu) {
+        const std::lock_guard lock(programming_);
+        say(std::string(kProbeKey), encode(ProbeRow{epoch, mtu, config_.vtep}));
+    };
+    hooks.turnOffloadOff = [this] { return turnOffloadOff(); };
+    probe_ = std::make_unique<TunnelProbe>(context_.clock, view_, std::move(hooks));
+}
+
+Result<uint32_t> OverlayDriver::probeMtu() const {
+    uint32_t mtu = 0;
+    for (const NetworkPtr& record : context_.records.networks(kMode)) mtu = std::max(mtu, record->mtu);
+    if (mtu != 0) return mtu;
+    return largestMtu();
+}
+
+Result<void> OverlayDriver::turnOffloadOff() {
+    const std::lock_guard lock(programming_);
+    offload_ = false;
+    Result<void> outcome;
+    for (const auto& [id, tunnel] : tunnels_) {
+        if (tunnel.link == 0) continue;
+        auto done = net::setChecksumOffload(context_.netlink.netns(), tunnelName(id), false);
+        if (!done && outcome) outcome = std::move(done);
+    }
+    return outcome;
+}
+
+TunnelReport OverlayDriver::tunnels() const {
+    return probe_ ? probe_->report() : TunnelReport{};
+}
+
 void OverlayDriver::work() {
     bool settling = context_.clock.now() < settled_;
     for (;;) {
@@ -154,6 +209,11 @@ void OverlayDriver::work() {
             // What no host has said again goes now.
             settling = false;
             for (const NetworkPtr& record : context_.records.networks(kMode)) names->insert(nameOf(*record));
+        }
+        {
+            // Hosts may have come or gone.
+            const std::lock_guard lock(programming_);
+            if (const auto guarded = guard(); !guarded) logWarn("{}", guarded.error().message);
         }
         for (const std::string& name : *names) {
             const NetworkPtr record = find(name);
@@ -328,6 +388,10 @@ Result<void> OverlayDriver::settle(NetworkClaim& claim, const std::string& name,
     for (const auto& [id, other] : allocated_) {
         if (other.first != name) taken.insert(other.second);
     }
+    if (presetVni == kProbeVni) {
+        return makeError(ErrorCode::InvalidArgument, "VNI " + std::to_string(kProbeVni) + " is that of weft's probes");
+    }
+    taken.insert(kProbeVni);
     if (!first) {
         if (presetVni != 0 && taken.contains(presetVni)) {
             return makeError(ErrorCode::Busy, "VNI " + std::to_string(presetVni) + " is another network's");
@@ -607,6 +671,17 @@ Result<void> OverlayDriver::keepVni(Network& network, uint32_t vni) {
     return context_.records.put(std::move(changed)).wait();
 }
 
+net::VxlanSettings OverlayDriver::tunnelSettings(uint32_t vni) const {
+    net::VxlanSettings settings;
+    settings.vni = vni;
+    settings.port = config_.port;
+    settings.local = config_.vtep;
+    settings.sourcePorts = config_.sourcePorts;
+    // The MTU leaves room for the outer headers: a packet that would have to be cut is a wrong MTU on the way.
+    settings.df = config_.vtep.isV4() ? net::VxlanDf::Set : net::VxlanDf::Unset;
+    return settings;
+}
+
 Result<void> OverlayDriver::ensureTunnel(const Network& network, uint32_t vni, Tunnel& tunnel) {
     WEFT_ASSIGN(const net::Link bridge, context_.netlink.getLink(network.record->link));
     net::VxlanSpec spec;
@@ -614,12 +689,7 @@ Result<void> OverlayDriver::ensureTunnel(const Network& network, uint32_t vni, T
     spec.alias = networkMark(network.id());
     spec.mtu = network.record->mtu;
     spec.master = bridge.index;
-    spec.vxlan.vni = vni;
-    spec.vxlan.port = config_.port;
-    spec.vxlan.local = config_.vtep;
-    spec.vxlan.sourcePorts = config_.sourcePorts;
-    // The MTU leaves room for the outer headers: a packet that would have to be cut is a wrong MTU on the way.
-    spec.vxlan.df = config_.vtep.isV4() ? net::VxlanDf::Set : net::VxlanDf::Unset;
+    spec.vxlan = tunnelSettings(vni);
     spec.port.hairpin = false;
     spec.port.isolated = false;
     spec.port.learning = false;
@@ -640,6 +710,7 @@ Result<void> OverlayDriver::ensureTunnel(const Network& network, uint32_t vni, T
             link = context_.netlink.createVxlan(spec);
         }
         if (!link) return link.error();
+        if (!offload_) WEFT_TRY(net::setChecksumOffload(context_.netlink.netns(), spec.name, false));
     }
     if (tunnel.link == link->index && tunnel.bridge == bridge.index) return {};
     tunnel.link = link->index;
@@ -795,6 +866,11 @@ void OverlayDriver::sweepNetwork(const NetworkPtr& record, Sweep& sweep) {
     } else if (!link) {
         sweep.note({"link", tunnelName(record->request.networkId), "recreated", {}});
     }
+    const net::NetNs& netns = context_.netlink.netns();
+    if (link && !offload_ && net::checksumOffload(netns, link->name).value_or(false)) {
+        sweep.fix("offload", link->name, "turned off",
+                  [&] { return net::setChecksumOffload(netns, link->name, false); });
+    }
     if (sweep.dryRun()) return;
     if (auto done = refresh(record); !done) sweep.fail("overlay", name, done.error());
 }
@@ -805,7 +881,8 @@ void OverlayDriver::sweepTunnels(Sweep& sweep) {
     for (const net::Link& link : *links) {
         const auto network = markedNetwork(link.alias);
         // With programming_ held nobody is making one.
-        if (!net::isHalfMade(link) && (!network || context_.records.network(*network))) continue;
+        if (!net::isHalfMade(link) && link.alias != kProbeMark && (!network || context_.records.network(*network)))
+            continue;
         if (network) tunnels_.erase(*network);
         sweep.fix("link", link.name, "removed: nobody's", [&] { return context_.netlink.deleteLink(link.index); });
     }

@@ -16,6 +16,7 @@
 #include "drivers/bridge/bridge_driver.h"
 #include "drivers/context.h"
 #include "drivers/overlay/overlay_view.h"
+#include "drivers/overlay/tunnel_probe.h"
 #include "drivers/sweep.h"
 #include "kv/runner.h"
 
@@ -26,6 +27,9 @@ struct OverlayConfig {
     uint16_t port = 4789;  // UDP, the same on all hosts
     // Of the outer packets, by a hash of the inner flow (RFC 7348, section 5).
     std::pair<uint16_t, uint16_t> sourcePorts{49152, 65535};
+    // There may be other hosts: the ways to them are examined, and the port takes packets from them only, whether this
+    // host has networks or not.
+    bool clustered = false;
     // Networks are a Swarm's alone: it says which there are, and gives out their addresses.
     bool swarm = false;
 };
@@ -102,6 +106,7 @@ public:
         return endpointInfos(context_.records, kMode);
     }
     [[nodiscard]] std::vector<OverlayStatus> status() const;
+    [[nodiscard]] TunnelReport tunnels() const;
 
     // NotFound for a network that is not of this mode.
     [[nodiscard]] Result<OverlayWay> wayTo(const NetworkId& networkId, const IpAddress& address) const;
@@ -169,8 +174,13 @@ private:
     // What the kernel has and no row speaks of is kept for a while after the start: the rows of the others come within
     // a second, and the containers here talk to them meanwhile.
     void keepUnknown(const Network& network, const Tables& before, Tables& wanted) const;
-    // Lets the hosts of this host's networks send into the tunnels, and nobody else.
+    // Lets the other hosts send into the tunnels, and nobody else.
     Result<void> guard();
+    void startProbe(uint32_t epoch);
+    // Of what this host's networks have, else could have.
+    Result<uint32_t> probeMtu() const;
+    [[nodiscard]] net::VxlanSettings tunnelSettings(uint32_t vni) const;
+    Result<void> turnOffloadOff();
     void adoptTunnels();
     void publish(const Network& network);
     void unlearn(const Tunnel& tunnel, const EndpointRow& row);
@@ -200,8 +210,10 @@ private:
     firewall::Tunnel guard_;
     Clock::Monotonic settled_;                 // until then rows of others may be on their way; not changed by work()
     std::map<std::string, std::string> said_;  // rows of this host: key, value
+    bool offload_ = true;                      // tunnels leave checksums to what is below them
 
     std::thread worker_;
+    std::unique_ptr<TunnelProbe> probe_;  // null: not clustered
 };
 
 }  // namespace weft

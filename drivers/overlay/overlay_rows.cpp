@@ -11,6 +11,7 @@ constexpr std::string_view kNetworks = "overlay/net/";
 constexpr std::string_view kEndpoints = "overlay/ep/";
 // Leaves a claim well below the store's limit of a row.
 constexpr size_t kMaxSubnets = 32;
+constexpr uint32_t kLeastProbeMtu = 68;
 
 void put(kv::Writer& out, const IpAddress& address) {
     out.u8(address.isV4() ? 4 : 6);
@@ -123,6 +124,28 @@ Result<EndpointRow> decodeEndpoint(std::string_view value) {
     const bool sane = families != 0 && families < 4 && !row.mac.isZero() && !row.mac.isMulticast() &&
                       (!row.v4 || row.v4->isV4()) && (!row.v6 || row.v6->isV6());
     if (!in.done() || !sane) return corrupt("endpoint");
+    return row;
+}
+
+std::string encode(const ProbeRow& row) {
+    kv::Writer out;
+    out.u8(kVersion);
+    out.u32(row.epoch);
+    out.u32(row.mtu);
+    put(out, row.vtep);
+    return text(out);
+}
+
+Result<ProbeRow> decodeProbe(std::string_view value) {
+    kv::Reader in(kv::asBytes(value));
+    ProbeRow row;
+    if (in.u8() != kVersion) return corrupt("probe");
+    row.epoch = in.u32();
+    row.mtu = in.u32();
+    row.vtep = takeAddress(in);
+    const bool sane = row.mtu >= kLeastProbeMtu && row.mtu <= UINT16_MAX && !row.vtep.isAny() &&
+                      !row.vtep.isMulticast() && !row.vtep.isLoopback();
+    if (!in.done() || !sane) return corrupt("probe");
     return row;
 }
 

@@ -40,6 +40,16 @@ struct EndpointRow {
     bool operator==(const EndpointRow&) const = default;
 };
 
+// overlay/probe: this host answers tunnel probes (probe_link.h).
+struct ProbeRow {
+    uint32_t epoch = 0;  // of the node, which each start raises: an older weftd leaves its successor's row as it is
+    uint32_t mtu = 0;    // of the probe's link
+    IpAddress vtep;
+
+    bool operator==(const ProbeRow&) const = default;
+};
+inline constexpr std::string_view kProbeKey = "overlay/probe";
+
 std::string networkKey(const std::string& name);
 std::string endpointKey(const std::string& name, const EndpointId& id);
 
@@ -51,8 +61,10 @@ std::optional<OverlayKey> parseOverlayKey(std::string_view key);
 
 std::string encode(const NetworkClaim& claim);
 std::string encode(const EndpointRow& row);
+std::string encode(const ProbeRow& row);
 // Corrupt unless all of it is as encode() writes it.
 Result<NetworkClaim> decodeClaim(std::string_view value);
 Result<EndpointRow> decodeEndpoint(std::string_view value);
+Result<ProbeRow> decodeProbe(std::string_view value);
 
 }  // namespace weft

@@ -5,6 +5,13 @@
 namespace weft {
 
 void OverlayView::apply(kv::RowEvent event, const kv::Row& row) {
+    if (row.key == kProbeKey) {
+        const auto decoded = event == kv::RowEvent::Put ? decodeProbe(row.value) : makeError(ErrorCode::NotFound, "");
+        const std::lock_guard lock(mutex_);
+        probes_.erase(row.owner);
+        if (decoded) probes_.emplace(row.owner, *decoded);
+        return hostsChanged();
+    }
     const auto key = parseOverlayKey(row.key);
     if (!key) return;
     const Owned owned{row.owner, row.key};
@@ -39,6 +46,52 @@ void OverlayView::apply(kv::RowEvent event, const kv::Row& row) {
     }
     marked_.insert(key->network);
     changed_.notify_all();
+}
+
+void OverlayView::onMember(const kv::Member& member) {
+    const std::lock_guard lock(mutex_);
+    if (member.gone()) {
+        if (hosts_.erase(member.id) == 0) return;
+    } else {
+        kv::MemberRecord& known = hosts_[member.id];
+        if (known == member.record) return;
+        known = member.record;
+    }
+    hostsChanged();
+}
+
+void OverlayView::hostsChanged() {
+    ++generation_;
+    changed_.notify_all();
+}
+
+std::set<IpAddress> OverlayView::addresses() const {
+    const std::lock_guard lock(mutex_);
+    std::set<IpAddress> all;
+    for (const auto& [id, record] : hosts_) all.insert(record.address.ip);
+    return all;
+}
+
+std::map<kv::NodeId, TunnelPlan::Peer> OverlayView::peers() const {
+    const std::lock_guard lock(mutex_);
+    std::map<kv::NodeId, TunnelPlan::Peer> all;
+    for (const auto& [id, record] : hosts_) {
+        TunnelPlan::Peer& peer = all[id];
+        peer.host = record.name;
+        peer.vtep = record.address.ip;
+        const auto probe = probes_.find(id);
+        if (probe == probes_.end() || probe->second.epoch != record.incarnation >> 32) continue;
+        peer.vtep = probe->second.vtep;
+        peer.mtu = probe->second.mtu;
+    }
+    return all;
+}
+
+bool OverlayView::awaitHosts(uint64_t& seen, std::chrono::nanoseconds patience) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, patience, [&] { return stopping_ || generation_ != seen; });
+    seen = generation_;
+    return !stopping_;
 }
 
 std::vector<OverlayView::Claim> OverlayView::claims(const std::string& network) const {
@@ -85,13 +138,14 @@ void OverlayView::mark(const std::string& network) {
 
 std::optional<std::set<std::string>> OverlayView::takeMarked(std::optional<std::chrono::nanoseconds> patience) {
     std::unique_lock lock(mutex_);
-    const auto wakes = [this] { return stopping_ || !marked_.empty(); };
+    const auto wakes = [this] { return stopping_ || !marked_.empty() || takenGeneration_ != generation_; };
     if (patience) {
         changed_.wait_for(lock, *patience, wakes);
     } else {
         changed_.wait(lock, wakes);
     }
     if (stopping_) return std::nullopt;
+    takenGeneration_ = generation_;
     return std::exchange(marked_, {});
 }
 

@@ -14,6 +14,7 @@ import ipaddress
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -30,7 +31,8 @@ from overlay_cluster import VXLAN_OVERHEAD, WEB, Cluster
 
 HOSTS = 3
 FEATURE_LIMIT_SECONDS = 180
-BROWSE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tools", "browse.py")
+TOOLS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tools")
+BROWSE, MANGLE = os.path.join(TOOLS, "browse.py"), os.path.join(TOOLS, "mangle.sh")
 FEATURES = []
 # name: routed?, address family of the underlay
 UNDERLAYS = {"bridged": (False, 4), "routed": (True, 4), "bridged6": (False, 6)}
@@ -75,6 +77,10 @@ def full_size(c):
 @feature("megabytes pass between hosts unharmed")
 def bulk(c):
     a, b, _ = c.one_each(c.overlay())
+    bulk_between(a, b)
+
+
+def bulk_between(a, b):
     b.run("/bin/busybox", "httpd", "-p", "8080", "-h", "/bin")
     wanted = b.run("/bin/busybox", "md5sum", "/bin/busybox").split()[0]
     for address in (b.ip, f"[{b.ip6}]"):
@@ -738,6 +744,109 @@ def trace(c):
     far.host.start_plugin()
     wait_for(lambda: traced(c, a, f"{far.ip}:80")["health"] == "good", "the host is back", 15, 0.2)
     soon_reaches(a, "tcp", far.ip, 80, far, 5)
+
+
+def tunnels(c, host):
+    """The states of the ways from a host to the others, by their names."""
+    return {tunnel["host"]: tunnel["state"] for tunnel in c.ctl(host, "tunnels")}
+
+
+def offload(c, host):
+    """Whether a host's tunnels leave checksums to its NIC."""
+    return all(tunnel["checksumOffload"] for tunnel in c.ctl(host, "tunnels"))
+
+
+def doctor(host):
+    """What weftctl doctor finds, by name."""
+    found = host.run(f"{REPOSITORY}/build/bin/weftctl", "--run-dir", "/run/weft", "--json", "doctor", check=False)
+    return {check["name"]: check for check in json.loads(found)}
+
+
+def soon_tunnels(c, host, state, within=30):
+    wait_for(lambda: set(tunnels(c, host).values()) == {state} and len(tunnels(c, host)) == HOSTS - 1,
+             f"{host.name}'s tunnels are {state}", within, 0.2)
+
+
+def restart_plugin(c, host):
+    host.kill_plugin()
+    host.start_plugin()
+    wait_for(c.all_alive, "all members alive", 20)
+
+
+@feature("tunnel probes: TCP that a NIC damages is found and healed at start, stays so, and is told with what to type")
+def damaged_nic(c):
+    a, b, _ = c.one_each(c.overlay())
+    host, outside = a.host, c.lab.outside
+    for one in c.hosts:
+        soon_tunnels(c, one, "good")
+    check(offload(c, host), "offload is off before there is a reason")
+    # Only the network namespace is entered: tc wants the BPF file system, which the machine's /sys has not.
+    subprocess.run(["nsenter", "-t", str(outside.pid), "-n", MANGLE, f"{host.name}-eth0", c.lab.directory], check=True)
+    try:
+        ping(a, b.ip)
+        closed(a, b.ip)
+        closed(a, b.ip6)
+        begin = time.monotonic()
+        restart_plugin(c, host)
+        soon_reaches(a, "tcp", b.ip, 80, b, 40)
+        print(f"      healed {time.monotonic() - begin:.1f} s after weftd was started")
+        reaches(a, "tcp", b.ip6, 80, b)
+        reaches(a, "udp", b.ip, 80, b)
+        bulk_between(a, b)
+        soon_tunnels(c, host, "healed")
+        soon_tunnels(c, b.host, "good")
+        check("ethtool -K eth0 tx-udp_tnl-segmentation off" in doctor(host)["tunnel offload"]["fix"], "what to type")
+        check(any("checksum offload" in line for line in c.ctl(host, "status")["warnings"]), "status does not tell")
+        equal({h["name"]: h["tunnel"] for h in c.ctl(host, "graph")["hosts"]},
+              {"node1": "", "node2": "healed", "node3": "healed"}, "graph")
+        metrics = host.run(f"{REPOSITORY}/build/bin/weftctl", "--run-dir", "/run/weft", "metrics")
+        check('weft_tunnels{state="healed"} 2' in metrics and "weft_tunnel_checksum_offload 0" in metrics, metrics)
+        check(offload(c, b.host), "offload is off on a host whose NIC is well")
+        host.kill_plugin()
+        reaches(a, "tcp", b.ip, 80, b)
+        host.start_plugin()
+        reaches(a, "tcp", b.ip, 80, b)
+    finally:
+        outside.run("tc", "qdisc", "del", "dev", f"{host.name}-eth0", "clsact")
+        restart_plugin(c, host)
+    for one in c.hosts:
+        soon_tunnels(c, one, "good")
+
+
+@feature("tunnel probes: a closed port is told, and that it is open again")
+def closed_port(c):
+    host = c.hosts[0]
+    soon_tunnels(c, host, "good")
+    host.run("nft", "add table inet closed; add chain inet closed out { type filter hook output priority 0; }; "
+             "add rule inet closed out udp dport 4789 drop")
+    try:
+        restart_plugin(c, host)
+        soon_tunnels(c, host, "closed")
+        check(offload(c, host), "offload was turned off for nothing")
+        check("UDP port 4789" in doctor(host)["tunnel to node2"]["fix"], "doctor does not say what to open")
+    finally:
+        host.run("nft", "delete", "table", "inet", "closed")
+    soon_tunnels(c, host, "good", 60)
+
+
+@feature("tunnel port: open to living hosts only, also without networks and after restarts of weftd")
+def tunnel_port(c):
+    host, mortal = c.hosts[0], c.hosts[2]
+    command = "iptables-legacy-save; ip6tables-legacy-save" if c.options.iptables == "legacy" else "nft list table inet weft"
+    others = [c.lab.address(other, c.family) for other in c.hosts[1:]]
+
+    def admitted():
+        rules = host.run("sh", "-c", command)
+        check("4789" in rules, f"no rule about the port: {rules}")
+        return [address for address in others if re.search(rf"\b{address}\b", rules)]
+
+    for _ in range(2):
+        wait_for(lambda: admitted() == others, "the other hosts are admitted", 5)
+        restart_plugin(c, host)
+    mortal.kill_plugin()
+    wait_for(lambda: admitted() == others[:1], "the dead host is shut out", 30)
+    mortal.start_plugin()
+    wait_for(lambda: admitted() == others, "it is back", 20)
 
 
 def attempt(cluster, function):

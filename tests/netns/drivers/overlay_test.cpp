@@ -5,6 +5,7 @@
 #include "drivers/names.h"
 #include "drivers/overlay/overlay_driver.h"
 #include "ipam/cluster_ipam.h"
+#include "net/offload.h"
 #include "tests/netns/drivers/engine_lab.h"
 #include "tests/netns/net/namespace_fixture.h"
 #include "tests/unit/kv/simulator.h"
@@ -81,7 +82,8 @@ struct Host {
         records = must(RecordStore::open(*database));
         const DriverContext context{*records, *netlink, *ports, firewall, *pools, clock};
         bridge = must(BridgeDriver::create(context));
-        overlay = must(OverlayDriver::create(context, *bridge, runner, {.vtep = ip(vtep), .swarm = swarm}, *pools));
+        overlay = must(OverlayDriver::create(context, *bridge, runner,
+                                             {.vtep = ip(vtep), .clustered = clustered, .swarm = swarm}, *pools));
         must(bridge->reconcile(false));
         must(overlay->reconcile(false));
     }
@@ -93,6 +95,7 @@ struct Host {
     std::string shell(const std::string& command) { return shellInside(ns, command); }
 
     int number;
+    bool clustered = false;
     net::NetNs ns = must(net::NetNs::create());
     Scratch scratch;
     SystemClock clock;
@@ -209,6 +212,38 @@ protected:
             EXPECT_TRUE(host->firewall.kernel.networks.empty());
         }
         for (auto& host : hosts_) host->stop();
+    }
+
+    // Restarts the driver as a part of the cluster, which probes the ways to the others.
+    void startProbing(int i) {
+        host(i).stop();
+        host(i).clustered = true;
+        host(i).start(vtep(i));
+    }
+    std::optional<TunnelHealth> way(int from, int to) {
+        for (const TunnelHealth& health : host(from).overlay->tunnels().tunnels) {
+            if (health.vtep.str() == vtep(to)) return health;
+        }
+        return std::nullopt;
+    }
+    bool soonWay(int from, int to, TunnelState state) {
+        return soon(
+            [&] {
+                const auto found = way(from, to);
+                return found && found->state == state;
+            },
+            20s);
+    }
+    // A NIC of host `i` that does not finish what it is to finish of packets in tunnels.
+    void mangle(int i) {
+        const std::string tool = std::string(WEFT_TEST_DATA) + "/../e2e/tools/mangle.sh";
+        EXPECT_EQ(shellInside(wire_, tool + " h" + std::to_string(i) + " " + (host(i).scratch / ".")), "");
+    }
+    // A megabyte by TCP; the container there is ready for one.
+    static bool streams(const Container& from, const Container& to) {
+        const std::string address = to.address->address().str();
+        return shellInside(from.ns, "timeout 5 iperf3 -c " + address +
+                                        " -n 1M --connect-timeout 1500 > /dev/null 2>&1 && echo sent") == "sent\n";
     }
 
     static constexpr uint32_t kUnderlay = 1500;
@@ -366,6 +401,57 @@ TEST_P(OverlayTest, WhatEndedWhileWeftdWasDownIsForgottenAfterARestart) {
     // Rows of a cluster just joined may be late: nothing is cut off before they had their time.
     EXPECT_TRUE(knows(1, "10.32.0.12"));
     EXPECT_TRUE(soon([&] { return !knows(1, "10.32.0.12"); }, 15s));
+}
+
+TEST_P(OverlayTest, TcpThatANicDamagesIsFoundByProbesAndHealed) {
+    createEverywhere();
+    Container a = run(1, 1, "11");
+    Container b = run(2, 2, "12");
+    ASSERT_TRUE(soon([&] { return knows(1, "10.32.0.12") && knows(2, "10.32.0.11"); }));
+    EXPECT_EQ(shellInside(b.ns, "iperf3 -s -1 -D"), "");
+    mangle(1);
+    EXPECT_EQ(ping(a, "10.32.0.12"), "") << "pings pass";
+    EXPECT_FALSE(streams(a, b)) << "but TCP does not";
+
+    startProbing(2);
+    EXPECT_THAT(must(host(1).netlink->listLinks({.kind = "vxlan"})), ::testing::SizeIs(1)) << "the probe's is not seen";
+    startProbing(1);
+    EXPECT_TRUE(soonWay(1, 2, TunnelState::Healed)) << (way(1, 2) ? way(1, 2)->detail : "no way");
+    EXPECT_FALSE(host(1).overlay->tunnels().offload);
+    EXPECT_TRUE(streams(a, b));
+    EXPECT_TRUE(soonWay(2, 1, TunnelState::Good)) << way(2, 1)->detail;
+    EXPECT_TRUE(host(2).overlay->tunnels().offload) << "its NIC is well";
+    EXPECT_EQ(way(1, 3), std::nullopt) << "not a part of the cluster by its address";
+
+    // What follows is so from the start.
+    CreateNetworkRequest later = request(1, "late", "10.34.0.0/16");
+    must(host(1).overlay->createNetwork(later));
+    const auto offload = [&](const NetworkId& id) { return must(net::checksumOffload(host(1).ns, tunnelName(id))); };
+    EXPECT_FALSE(offload(later.networkId));
+    EXPECT_FALSE(offload(a.networkId));
+    must(net::setChecksumOffload(host(1).ns, tunnelName(a.networkId), true));
+    EXPECT_FALSE(must(host(1).overlay->reconcile(false)).empty());
+    EXPECT_FALSE(offload(a.networkId));
+    stop(1, a);
+    stop(2, b);
+}
+
+TEST_P(OverlayTest, AWayThatIsClosedOrCutIsTold) {
+    startProbing(1);
+    startProbing(2);
+    ASSERT_TRUE(soonWay(1, 2, TunnelState::Good)) << (way(1, 2) ? way(1, 2)->detail : "no way");
+    ASSERT_TRUE(soonWay(2, 1, TunnelState::Good));
+    EXPECT_EQ(shellInside(wire_,
+                          "nft \"add table bridge cut; add chain bridge cut f { type filter hook forward priority "
+                          "0; }; add rule bridge cut f udp dport 4789 udp length > 1300 drop\""),
+              "");
+    startProbing(1);
+    EXPECT_TRUE(soonWay(1, 2, TunnelState::Cut)) << (way(1, 2) ? way(1, 2)->detail : "no way");
+    EXPECT_TRUE(host(1).overlay->tunnels().offload);
+    EXPECT_EQ(shellInside(wire_, "nft \"flush chain bridge cut f; add rule bridge cut f udp dport 4789 drop\""), "");
+    startProbing(1);
+    EXPECT_TRUE(soonWay(1, 2, TunnelState::Closed)) << (way(1, 2) ? way(1, 2)->detail : "no way");
+    EXPECT_TRUE(host(1).overlay->tunnels().offload);
 }
 
 TEST_P(OverlayTest, WhatCannotBeOneNetworkIsRefusedWithBothValues) {

@@ -21,7 +21,7 @@ TEST(DrawTree, ShowsContainersUnderTheirHosts) {
 │  │  └─ cache  10.32.0.6
 │  └─ front
 │     └─ web  10.33.0.2
-├─ ● two  192.0.2.2  suspect
+├─ ● two  192.0.2.2  suspect, tunnel healed
 │  └─ backend
 │     └─ db  10.32.4.1
 └─ ✗ three  192.0.2.3  dead
@@ -42,6 +42,14 @@ TEST(DrawTree, IsAsciiWhereTheTerminalIs) {
 TEST(DrawTree, ColoursOnlyWhenAsked) {
     EXPECT_THAT(*drawTree(samples::kGraph, true, false), Not(HasSubstr("\x1b")));
     EXPECT_THAT(*drawTree(samples::kGraph, true, true), HasSubstr("\x1b"));
+}
+
+TEST(Draw, AHostWithABadTunnelIsBadThoughItLives) {
+    const char* graph = R"({"cluster":"weft","hosts":[{"name":"one","address":"192.0.2.1","state":"alive","self":false,
+        "sinceSeconds":1,"tunnel":"closed","tunnelFound":"nothing passes"}],"networks":[]})";
+    EXPECT_THAT(*drawTree(graph, true, false), HasSubstr("● one  192.0.2.1  alive, tunnel closed"));
+    EXPECT_THAT(*drawSvg(graph), HasSubstr("class=\"bad\" dx=\"8\">alive, tunnel closed<"));
+    EXPECT_THAT(*drawDot(graph), HasSubstr("one 192.0.2.1 alive, tunnel closed"));
 }
 
 TEST(DrawDot, TiesAContainerToEachOfItsNetworks) {
@@ -65,7 +73,7 @@ TEST(DrawSvg, HasAColumnForEachHostAndABandForEachNetwork) {
 
 TEST(DrawSvg, NamesOfOthersAreNoMarkup) {
     const std::string svg = *drawSvg(R"({"cluster":"a<b&c","hosts":[{"name":"<script>","address":"192.0.2.1",
-        "state":"alive","self":true,"sinceSeconds":1}],"networks":[]})");
+        "state":"alive","self":true,"sinceSeconds":1,"tunnel":"","tunnelFound":""}],"networks":[]})");
     EXPECT_THAT(svg, HasSubstr("a&lt;b&amp;c"));
     EXPECT_THAT(svg, Not(HasSubstr("<script>")));
 }

@@ -58,9 +58,10 @@ inline constexpr const char* kEngineContainers =
 // Containers of both hosts on two networks; a third host is dead.
 inline constexpr const char* kGraph =
     R"({"cluster":"weft","hosts":[
-        {"name":"one","address":"192.0.2.1","state":"alive","self":true,"sinceSeconds":90},
-        {"name":"two","address":"192.0.2.2","state":"suspect","self":false,"sinceSeconds":4},
-        {"name":"three","address":"192.0.2.3","state":"dead","self":false,"sinceSeconds":40}],
+        {"name":"one","address":"192.0.2.1","state":"alive","self":true,"sinceSeconds":90,"tunnel":"","tunnelFound":""},
+        {"name":"two","address":"192.0.2.2","state":"suspect","self":false,"sinceSeconds":4,
+         "tunnel":"healed","tunnelFound":"TCP passes"},
+        {"name":"three","address":"192.0.2.3","state":"dead","self":false,"sinceSeconds":40,"tunnel":"","tunnelFound":""}],
     "networks":[
         {"name":"backend","vni":4711,"subnets":["10.32.0.0/16","fd32::/64"],"conflict":"","endpoints":[
             {"host":"one","name":"web","addresses":["10.32.0.5","fd32::5"]},

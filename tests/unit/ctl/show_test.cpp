@@ -48,6 +48,12 @@ TEST(Show, MembersAndOverlays) {
               "backend  ffff     4711  192.0.2.2       2       3      0  -\n"
               "\n"
               "10.32.0.0/16: one\n");
+    EXPECT_EQ(shown("tunnels", R"({"tunnels":[{"host":"two","address":"192.0.2.2","state":"healed","found":"TCP passes",
+                "examinedSecondsAgo":30,"checksumOffload":false},{"host":"old","address":"192.0.2.3","state":"unknown",
+                "found":"answers no probes","examinedSecondsAgo":null,"checksumOffload":true}]})"),
+              "TUNNEL TO  ADDRESS    STATE    EXAMINED  OFFLOAD  FOUND\n"
+              "two        192.0.2.2  healed    30s ago  off      TCP passes\n"
+              "old        192.0.2.3  unknown     never  on       answers no probes\n");
     EXPECT_EQ(shown("kv", R"({"kv":[{"key":"a/b","owner":"one","version":1,"value":"x"}]})"),
               "KEY  OWNER  VALUE\n"
               "a/b  one    x\n");

@@ -57,6 +57,7 @@ protected:
         sources.gossip = gossip_.get();
         sources.sharedNetworks = sharedNetworks_.get();
         sources.overlay = [this] { return overlay_; };
+        sources.tunnels = [this] { return tunnels_; };
         sources.blocks = [] { return std::string("10.32.0.0/16: all of it here"); };
         sources.forget = [](const std::string& node, bool force) -> Result<std::string> {
             if (force) return "forgot " + node;
@@ -105,6 +106,7 @@ protected:
     std::unique_ptr<kv::Service> gossip_;
     std::unique_ptr<SharedNetworks> sharedNetworks_;
     std::vector<OverlayStatus> overlay_;
+    TunnelReport tunnels_;
     FullDriver driver_;
     RecordingDriver plain_;
     std::optional<bool> dryRun_;
@@ -247,6 +249,41 @@ TEST_F(ControlApiTest, TellsTheCluster) {
     EXPECT_EQ(get("/v1/overlay")["blocks"], "10.32.0.0/16: all of it here");
     EXPECT_EQ(get("/v1/status")["membersAlive"], 1);
     EXPECT_EQ(get("/v1/status")["warnings"][0], "overlay network backend: host 192.0.2.2 had it before");
+}
+
+TEST_F(ControlApiTest, TellsWhatProbesOfTunnelsFound) {
+    tunnels_.probes = true;
+    tunnels_.offload = false;
+    tunnels_.offloadWhy = "TCP to two passed only without";
+    tunnels_.now = clock_.now();
+    tunnels_.tunnels = {
+        {{{2}}, "two", *IpAddress::parse("192.0.2.2"), TunnelState::Healed, "TCP passes", clock_.now()},
+        {gossip_->id(), "three", *IpAddress::parse("192.0.2.3"), TunnelState::Closed, "nothing passes", clock_.now()},
+        {{{4}}, "old", *IpAddress::parse("192.0.2.4"), TunnelState::Unknown, "no answer", {}}};
+    const Json told = get("/v1/tunnels");
+    EXPECT_EQ(told["tunnels"][0],
+              Json::parse(R"({"host":"two","address":"192.0.2.2","state":"healed","found":"TCP passes",
+                              "examinedSecondsAgo":0,"checksumOffload":false})"));
+    EXPECT_TRUE(told["tunnels"][2]["examinedSecondsAgo"].is_null());
+    EXPECT_EQ(get("/v1/graph")["hosts"][0]["tunnel"], "closed") << "by the host's id";
+    const std::string warnings = get("/v1/status")["warnings"].dump();
+    EXPECT_THAT(warnings, HasSubstr("checksum offload is off"));
+    EXPECT_THAT(warnings, HasSubstr("tunnel to three: nothing passes"));
+    EXPECT_THAT(warnings, ::testing::Not(HasSubstr("old")));
+    const std::string metrics = api_->handle({"GET", "/metrics", "", ""}).body;
+    EXPECT_THAT(metrics, HasSubstr("weft_tunnels{state=\"closed\"} 1\n"));
+    EXPECT_THAT(metrics, HasSubstr("weft_tunnels{state=\"good\"} 0\n"));
+    EXPECT_THAT(metrics, HasSubstr("weft_tunnel_checksum_offload 0\n"));
+
+    const auto checks = tunnelChecks(tunnels_, "ens192", 4790);
+    ASSERT_EQ(checks.size(), 3U);
+    EXPECT_THAT(checks[0].fix, HasSubstr("ethtool -K ens192 tx-udp_tnl-segmentation off"));
+    EXPECT_EQ(checks[1].name, "tunnel to three");
+    EXPECT_EQ(checks[1].health, Health::Bad);
+    EXPECT_THAT(checks[1].fix, HasSubstr("UDP port 4790"));
+    EXPECT_EQ(checks[2].health, Health::Good);
+    EXPECT_THAT(checks[2].found, HasSubstr("1 of 3"));
+    EXPECT_TRUE(tunnelChecks({}, "eth0", 4789).empty()) << "alone";
 }
 
 TEST_F(ControlApiTest, TellsRowsButNoKeys) {

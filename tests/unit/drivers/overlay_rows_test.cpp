@@ -30,12 +30,17 @@ EndpointRow endpoint() {
     return row;
 }
 
+ProbeRow probe() {
+    return {3, 1450, must(IpAddress::parse("192.0.2.7"))};
+}
+
 TEST(OverlayRows, AreReadAsWritten) {
     EXPECT_EQ(must(decodeClaim(encode(claim()))), claim());
     EXPECT_EQ(must(decodeEndpoint(encode(endpoint()))), endpoint());
     EndpointRow one = endpoint();
     one.v4.reset();
     EXPECT_EQ(must(decodeEndpoint(encode(one))), one);
+    EXPECT_EQ(must(decodeProbe(encode(probe()))), probe());
 }
 
 TEST(OverlayRows, FitTheStoreWithManySubnetsAndLongNames) {
@@ -47,13 +52,15 @@ TEST(OverlayRows, FitTheStoreWithManySubnetsAndLongNames) {
 }
 
 TEST(OverlayRows, DamagedOnesAreCorrupt) {
-    for (const std::string& whole : {encode(claim()), encode(endpoint())}) {
+    for (const std::string& whole : {encode(claim()), encode(endpoint()), encode(probe())}) {
         for (size_t size = 0; size < whole.size(); ++size) {
             EXPECT_FALSE(decodeClaim(whole.substr(0, size))) << size;
             EXPECT_FALSE(decodeEndpoint(whole.substr(0, size))) << size;
+            EXPECT_FALSE(decodeProbe(whole.substr(0, size))) << size;
         }
         EXPECT_FALSE(decodeClaim(whole + "x"));
         EXPECT_FALSE(decodeEndpoint(whole + "x"));
+        EXPECT_FALSE(decodeProbe(whole + "x"));
     }
     NetworkClaim wild = claim();
     wild.vtep = must(IpAddress::parse("127.0.0.1"));
@@ -61,6 +68,9 @@ TEST(OverlayRows, DamagedOnesAreCorrupt) {
     wild = claim();
     wild.vni = 1U << 24;
     EXPECT_FALSE(decodeClaim(encode(wild)));
+    ProbeRow tiny = probe();
+    tiny.mtu = 20;
+    EXPECT_FALSE(decodeProbe(encode(tiny)));
     EndpointRow many = endpoint();
     many.mac = must(MacAddress::parse("01:00:5e:00:00:01"));
     EXPECT_FALSE(decodeEndpoint(encode(many)));
@@ -96,6 +106,38 @@ TEST(OverlayView, HoldsWhatIsVisibleAndNothingDamaged) {
     EXPECT_EQ(view.rowsOf(row.owner).size(), 1U);
     view.apply(kv::RowEvent::Deleted, row);
     EXPECT_TRUE(view.rowsOf(row.owner).empty());
+}
+
+TEST(OverlayView, ExaminesHostsThatSayInThisLifeThatTheyAnswer) {
+    OverlayView view;
+    uint64_t seen = 0;
+    EXPECT_TRUE(view.awaitHosts(seen, {}));
+    kv::Member member;
+    member.id = {{1}};
+    member.record.name = "other";
+    member.record.address = {must(IpAddress::parse("192.0.2.8")), 7950};
+    member.record.incarnation = uint64_t{2} << 32 | 5;
+    view.onMember(member);
+    const uint64_t before = seen;
+    EXPECT_TRUE(view.awaitHosts(seen, std::chrono::hours(1))) << "at once";
+    EXPECT_NE(seen, before);
+    EXPECT_EQ(view.addresses(), std::set{must(IpAddress::parse("192.0.2.8"))});
+    EXPECT_EQ(view.peers().at(member.id), (TunnelPlan::Peer{"other", must(IpAddress::parse("192.0.2.8")), {}}));
+
+    view.apply(kv::RowEvent::Put, {.owner = member.id, .key = std::string(kProbeKey), .value = encode(probe())});
+    EXPECT_FALSE(view.peers().at(member.id).mtu) << "what it says is of another life: an older weftd may run there now";
+    member.record.incarnation = uint64_t{3} << 32;
+    view.onMember(member);
+    EXPECT_EQ(view.peers().at(member.id), (TunnelPlan::Peer{"other", must(IpAddress::parse("192.0.2.7")), 1450}));
+    EXPECT_EQ(view.takeMarked(), std::set<std::string>()) << "wakes, for the firewall";
+
+    member.state = kv::MemberState::Suspect;
+    view.onMember(member);
+    EXPECT_EQ(view.peers().size(), 1U);
+    member.state = kv::MemberState::Dead;
+    view.onMember(member);
+    EXPECT_TRUE(view.peers().empty());
+    EXPECT_TRUE(view.addresses().empty());
 }
 
 }  // namespace
