@@ -484,6 +484,8 @@ class Lab:
         # Only the network namespace is entered, so that the pid means the same to ip as to us.
         ip = ["nsenter", "-t", str(self.outside.pid), "-n", "ip", "link"]
         near = ["name", link, "mtu", str(mtu), "netns", str(host.pid)]
+        # The kernel takes a moment to remove what a host had when its power went.
+        wait_for(lambda: far not in self.outside.links(), f"the old {far} is gone", 5)
         subprocess.run([*ip, "add", far, "mtu", str(mtu), "type", "veth", "peer", *near], check=True)
         subprocess.run([*ip, "set", far, "up", *([] if self.routed else ["master", "lan0"])], check=True)
         host.run("ip", "link", "set", link, "up")
