@@ -187,15 +187,12 @@ private:
                                     way.neighbour->str(), mac),
                         "weftctl reconcile");
         }
-        if (way.neighbour) {
-            pass("neighbour", fmt::format("the bridge answers that {} is at {}", destination(), mac));
-        } else if (way.floods) {
-            doubt("neighbour", fmt::format("the bridge does not know {}: all hosts are asked", destination()),
-                  "weftctl reconcile");
-        } else {
-            return stop("neighbour", fmt::format("the bridge does not know {}, and nobody is asked", destination()),
+        if (!way.neighbour) {
+            return stop("neighbour",
+                        fmt::format("the bridge does not know {}, and nobody else is asked", destination()),
                         "weftctl reconcile");
         }
+        pass("neighbour", fmt::format("the bridge answers that {} is at {}", destination(), mac));
         // The bridge does not flood into the tunnel what it does not know; the tunnel does, on a network with
         // broadcast.
         if (!way.atTunnel || (!way.remote && !way.floods)) {

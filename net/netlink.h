@@ -52,7 +52,7 @@ struct VxlanSettings {
     VxlanDf df = VxlanDf::Unset;          // as reported by kernels that report it
     bool learning = false;                // MAC to VTEP from received frames
     bool external = false;                // metadata mode
-    bool proxy = false;                   // the vxlan link answers ARP itself
+    bool proxy = false;                   // the vxlan link answers ARP and ND itself, and sends neither on
     bool udpCsum = true;                  // IPv4 underlay: send UDP checksums
     bool udp6ZeroCsumTx = false;          // IPv6 underlay: send without
     bool udp6ZeroCsumRx = false;          // IPv6 underlay: accept without

@@ -677,6 +677,9 @@ net::VxlanSettings OverlayDriver::tunnelSettings(uint32_t vni) const {
     settings.port = config_.port;
     settings.local = config_.vtep;
     settings.sourcePorts = config_.sourcePorts;
+    // The link answers ARP and neighbour solicitations from its own neighbour table, and drops the rest of them. The
+    // table is empty: the bridge has answered already what is known.
+    settings.proxy = true;
     // The MTU leaves room for the outer headers: a packet that would have to be cut is a wrong MTU on the way.
     settings.df = config_.vtep.isV4() ? net::VxlanDf::Set : net::VxlanDf::Unset;
     return settings;
@@ -713,6 +716,15 @@ Result<void> OverlayDriver::ensureTunnel(const Network& network, uint32_t vni, T
         if (!offload_) WEFT_TRY(net::setChecksumOffload(context_.netlink.netns(), spec.name, false));
     }
     if (tunnel.link == link->index && tunnel.bridge == bridge.index) return {};
+    if (tunnel.link != 0 && tunnel.link != link->index) {
+        // Made anew, for another VNI or as an older weftd made it: rows of others may be on their way yet.
+        std::vector<net::FdbEntry> carried;
+        for (net::FdbEntry entry : tunnel.tables.fdb) {
+            entry.link = link->index;
+            carried.push_back(entry);
+        }
+        WEFT_TRY(context_.netlink.setFdb(carried));
+    }
     tunnel.link = link->index;
     tunnel.bridge = bridge.index;
     WEFT_ASSIGN(tunnel.tables, dump(tunnel));
@@ -734,8 +746,9 @@ OverlayDriver::Tables OverlayDriver::wanted(const Network& network, const Agreem
         if (context_.records.endpointWith(network.id(), row.mac) || !macs.insert(row.mac).second) continue;
         tables.fdb.insert({.link = tunnel.link, .mac = row.mac, .remote = peer->second});
         tables.fdb.insert({.link = tunnel.link, .mac = row.mac, .bridgePort = true});
-        for (const auto& address : {row.v4, row.v6}) {
-            if (!address || !contains(network.claim, *address)) continue;
+        const auto linkLocal = row.v6 ? std::optional(linkLocalOf(row.mac)) : std::nullopt;
+        for (const auto& address : {row.v4, row.v6, linkLocal}) {
+            if (!address || (address != linkLocal && !contains(network.claim, *address))) continue;
             if (context_.records.endpointWith(network.id(), *address) || !addresses.insert(*address).second) continue;
             tables.neighbours.insert({.link = tunnel.bridge, .address = *address, .mac = row.mac});
         }

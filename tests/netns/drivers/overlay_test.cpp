@@ -5,6 +5,7 @@
 #include "drivers/names.h"
 #include "drivers/overlay/overlay_driver.h"
 #include "ipam/cluster_ipam.h"
+#include "net/announce.h"
 #include "net/offload.h"
 #include "tests/netns/drivers/engine_lab.h"
 #include "tests/netns/net/namespace_fixture.h"
@@ -246,6 +247,19 @@ protected:
                                         " -n 1M --connect-timeout 1500 > /dev/null 2>&1 && echo sent") == "sent\n";
     }
 
+    // The frames in tunnels that leave host `i` while something is done, as tcpdump puts them.
+    std::string tunnelled(int i, const std::function<void()>& doing) {
+        const std::string file = host(i).scratch / "capture";
+        EXPECT_EQ(
+            shellInside(wire_, "timeout 10 tcpdump -l -nn --immediate-mode -i h" + std::to_string(i) +
+                                   " udp port 4789 > " + file + " 2> " + file + ".log & echo $! > " + file + ".pid"),
+            "");
+        EXPECT_TRUE(soon([&] { return shellInside(wire_, "grep listening " + file + ".log") != ""; }));
+        doing();
+        std::this_thread::sleep_for(200ms);
+        return shellInside(wire_, "kill $(cat " + file + ".pid); cat " + file);
+    }
+
     static constexpr uint32_t kUnderlay = 1500;
     Gossip gossip_;
     net::NetNs wire_ = must(net::NetNs::create());
@@ -329,6 +343,39 @@ TEST_P(OverlayTest, TheOwnHostTellsTheMacOfEveryContainer) {
     stop(2, b);
 }
 
+TEST_P(OverlayTest, AQuestionForAnAddressThatNobodyHasStaysOnItsHost) {
+    createEverywhere();
+    Container a = run(1, 1, "11");
+    Container b = run(2, 2, "12");
+    ASSERT_TRUE(soon([&] { return knows(1, "10.32.0.12") && knows(1, "fd32:7::12"); }));
+    const std::string neighbour = linkLocalOf(*b.mac).str() + "%eth0";
+    EXPECT_TRUE(soon([&] { return ping(a, neighbour).empty(); }));
+    const std::string left = tunnelled(1, [&] {
+        EXPECT_EQ(shellInside(a.ns, "ip neigh flush dev eth0"), "");
+        EXPECT_EQ(ping(a, "10.32.0.12"), "");
+        EXPECT_EQ(ping(a, "fd32:7::12"), "");
+        EXPECT_EQ(ping(a, neighbour), "") << "the host tells link-local ones as well";
+        EXPECT_EQ(ping(a, "10.32.0.99"), "lost\n");
+        EXPECT_EQ(ping(a, "fd32:7::99"), "lost\n");
+        shellInside(host(1).ns, "ping -c 1 -W 1 10.32.0.98");
+        // Asked of whom one knows, and told to all.
+        shellInside(a.ns, "ip neigh replace 10.32.0.12 lladdr " + b.mac->str() + " dev eth0 nud probe; sleep 0.1");
+        const auto inside = must(net::Netlink::openIn(a.ns));
+        for (const IpPrefix& own : {*a.address, *a.addressV6}) {
+            must(net::announceAddress(a.ns, must(inside->getLink("eth0")).index, own.address(), *a.mac));
+        }
+        shellInside(a.ns, "ping -b -c 1 -W 1 10.32.255.255");
+        EXPECT_EQ(ping(a, "ff02::1%eth0", "-6"), "");
+    });
+    EXPECT_THAT(left, HasSubstr("> 10.32.0.12: ICMP echo request")) << "the capture sees what leaves";
+    EXPECT_THAT(left, HasSubstr("> 10.32.255.255: ICMP echo request")) << "broadcast goes to all hosts";
+    EXPECT_THAT(left, HasSubstr("> ff02::1: ICMP6, echo request")) << "so does multicast";
+    EXPECT_THAT(left, Not(HasSubstr("who-has")));
+    EXPECT_THAT(left, Not(HasSubstr("neighbor solicitation")));
+    stop(1, a);
+    stop(2, b);
+}
+
 TEST_P(OverlayTest, AnAddressThatMovesLeavesNothingBehind) {
     createEverywhere();
     Container watcher = run(3, 3, "13");
@@ -388,6 +435,40 @@ TEST_P(OverlayTest, ARestartFindsItsTunnelsAndRows) {
     EXPECT_TRUE(knows(2, "10.32.0.11"));
     stop(1, a);
     EXPECT_TRUE(soon([&] { return !knows(2, "10.32.0.11"); }));
+    stop(2, b);
+}
+
+TEST_P(OverlayTest, ATunnelOfAnOlderWeftdIsMadeAnewWithWhatItHad) {
+    createEverywhere();
+    Container a = run(1, 1, "11");
+    Container b = run(2, 2, "12");
+    ASSERT_TRUE(soon([&] { return knows(1, "10.32.0.12") && knows(2, "10.32.0.11"); }));
+    host(1).stop();
+    const net::Link now = must(host(1).netlink->getLink(tunnelName(a.networkId)));
+    const auto fdb = must(host(1).netlink->listFdb(now.index));
+    net::VxlanSpec older{.name = now.name,
+                         .alias = now.alias,
+                         .vxlan = *now.vxlan,
+                         .mac = {},
+                         .mtu = now.mtu,
+                         .master = now.master,
+                         .port = now.port};
+    older.vxlan.proxy = false;
+    const net::LinkIndex made = must(host(1).netlink->createVxlan(older)).index;
+    ASSERT_NE(made, now.index);
+    std::vector<net::FdbEntry> entries = fdb;
+    for (net::FdbEntry& entry : entries) entry.link = made;
+    must(host(1).netlink->setFdb(entries));
+    EXPECT_EQ(ping(a, "10.32.0.12"), "");
+    host(2).stop();                // it would find the first host dead
+    gossip_.part({0, 1, 1}, 60s);  // nothing is heard of the others now
+    host(1).start(vtep(1));
+    const net::Link renewed = must(host(1).netlink->getLink(tunnelName(a.networkId)));
+    EXPECT_TRUE(renewed.vxlan->proxy);
+    EXPECT_EQ(ping(a, "10.32.0.12"), "");
+    gossip_.part({}, 60s);
+    host(2).start(vtep(2));
+    stop(1, a);
     stop(2, b);
 }
 

@@ -178,6 +178,7 @@ TEST(Trace, ThroughATunnel) {
         facts.way->neighbour = facts.cached = mac(4);  // the container has it from the bridge
         facts.expected = mac(9);
     });
+    expectStop(remote(), "neighbour", "nobody else is asked", [](TraceFacts& facts) { facts.way->neighbour.reset(); });
     expectStop(remote(), "fdb", "on the bridge", [](TraceFacts& facts) { facts.way->atTunnel = false; });
     expectStop(remote(), "fdb", "stale", [](TraceFacts& facts) { facts.way->remote = ip("192.0.2.3"); });
     const Damage forgetful = [](TraceFacts& facts) { facts.way->remote.reset(); };
