@@ -315,7 +315,9 @@ def removed(s):
         for what in ("networks", "endpoints"):
             wait_for(lambda node=node, what=what: s.ctl(node, what) == [], f"{what} of {node.name} are gone", 20, 0.3)
         equal(s.ctl(node, "overlay"), [], f"overlays of {node.name}")
-        wait_for(lambda node=node: s.ctl(node, "kv", "get", "overlay/") == [], "no row of the network is left", 20, 0.3)
+        for kind in ("net", "ep"):
+            wait_for(lambda node=node, kind=kind: s.ctl(node, "kv", "get", f"overlay/{kind}/") == [],
+                     "no row of the network is left", 20, 0.3)
         # A node that was booted anew has no ingress yet, and the other's stays.
         foreign = re.compile(r"ingress|docker_gwbridge|gwbridge|veth|DOCKER|socket|172\.1[89]")
         wait_for(lambda node=node: not [line for line in leaks(s.before[node.name], node.snapshot())
