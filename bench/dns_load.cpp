@@ -5,7 +5,7 @@
 //     dns_load await SERVER                    reads names, and answers each with when it was first found
 //
 // `ask` and `flood` print one JSON object; a query is lost when there was no answer a second after the last one was
-// sent. `await` asks each millisecond, for 30 s at most, and prints a line NAME TIME ADDRESS, with seconds of
+// sent. `await` asks each millisecond, for 90 s at most, and prints a line NAME TIME ADDRESS, with seconds of
 // CLOCK_MONOTONIC and an IPv4 address, or NAME.
 #include <arpa/inet.h>
 #include <netdb.h>
@@ -35,7 +35,7 @@ constexpr size_t kHeader = 12;
 constexpr size_t kSockets = 16;  // of one asker: programs ask from many ports
 constexpr size_t kWindow = 64;
 constexpr std::chrono::milliseconds kGrace{1000};
-constexpr std::chrono::seconds kPatience{30};
+constexpr std::chrono::seconds kPatience{90};
 
 int connectTo(const char* server) {
     addrinfo hints{};

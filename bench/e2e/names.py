@@ -92,18 +92,18 @@ class NamesBench:
                 name = f"n{number}"
                 watch.stdin.write(f"{name}.weft\n")
                 watch.stdin.flush()
-                self.near.docker("run", "-d", "--network", self.network, "--name", name, IMAGE, timeout=20)
+                self.near.docker("run", "-d", "--network", self.network, "--name", name, IMAGE)
                 returned = time.monotonic()
                 if not select.select([watch.stdout], [], [], 10)[0]:
                     raise TimeoutError(f"nothing was said of {name}")
                 answer = watch.stdout.readline().split()
                 if len(answer) != 3:
-                    raise TimeoutError(f"{name} was not found within 30 s")
+                    raise TimeoutError(f"{name} was not found within 90 s")
                 networks = self.near.inspect("container", name)["NetworkSettings"]["Networks"]
                 if answer[2] != networks[self.network]["IPAddress"]:
                     raise AssertionError(f"{name} is at {networks}, found was {answer}")
                 times.append(max(0.0, float(answer[1]) - returned) * 1000)
-                self.near.docker("rm", "-f", name, timeout=20)
+                self.near.docker("rm", "-f", name)
         finally:
             watch.kill()
             watch.wait()
