@@ -864,7 +864,7 @@ def attempt(cluster, function):
     except Exception as error:
         problem = error
         report = [f"--- {host.name}\n" + "".join(logs(host)[marks[host.name]:].splitlines(True)[-25:])
-                  + host.run("sh", "-c", "ip -br address; bridge fdb show | grep -v '^eth0\\|33:33\\|01:00'; ip neigh")
+                  + host.run("sh", "-c", "ip -br address; bridge fdb show | grep -v '^eth0\\|33:33\\|01:00'; ip neigh", check=False)
                   for host in cluster.hosts]
     signal.alarm(0)
     try:
