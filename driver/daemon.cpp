@@ -68,6 +68,7 @@ using Time = std::chrono::steady_clock::time_point;
 constexpr std::chrono::seconds kReconcileEvery{60};
 constexpr std::chrono::seconds kCollectEvery{10};
 constexpr size_t kPastRepairs = 20;
+constexpr size_t kGrownPages = 256;  // since memory was given back: worth doing it again
 // Of links that vanished: time for the engine to take leave of them itself.
 constexpr std::chrono::seconds kLinkPatience{2};
 
@@ -88,20 +89,38 @@ void logRepair(const Repair& repair) {
     }
 }
 
-// Gives back the memory that the start or a burst of calls needed. Code of libraries is a third of it after the start
+// Gives back the memory that the start or a burst of calls needed. Code and constants of libraries are half of it
 // (OpenSSL, which httplib brings along and we never use, sets itself up); what is still needed comes back from the page
-// cache at the next use. Only executable mappings: read-only data may hold relocations, which are not in the file.
+// cache at the next use. Only mappings without anonymous pages, resident or swapped: relocations are not in the file.
 void trimMemory() {
     ::malloc_trim(0);
-    std::ifstream maps("/proc/self/maps");
+    std::ifstream maps("/proc/self/smaps");
+    uintptr_t first = 0;
+    uintptr_t last = 0;
+    bool isFile = false;
+    unsigned long anonymous = 0;
     for (std::string line; std::getline(maps, line);) {
-        uintptr_t first = 0;
-        uintptr_t last = 0;
+        uintptr_t begin = 0;  // also of a line that begins with a letter of hexadecimal digits
         std::array<char, 5> access{};
-        if (std::sscanf(line.c_str(), "%lx-%lx %4s", &first, &last, access.data()) != 3) continue;
-        if (std::string_view(access.data()) != "r-xp" || line.find('/') == std::string::npos) continue;
-        ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);  // NOLINT(performance-no-int-to-ptr)
+        unsigned long swapped = 0;
+        if (std::sscanf(line.c_str(), "%lx-%lx %4s", &begin, &last, access.data()) == 3) {
+            first = begin;
+            isFile = access[1] == '-' && line.find('/') != std::string::npos;
+        } else if (std::sscanf(line.c_str(), "Anonymous: %lu", &anonymous) != 1 &&
+                   std::sscanf(line.c_str(), "Swap: %lu", &swapped) == 1 && isFile && anonymous + swapped == 0) {
+            // NOLINTNEXTLINE(performance-no-int-to-ptr)
+            ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+        }
     }
+}
+
+// Pages of memory.
+size_t residentPages() {
+    std::ifstream statm("/proc/self/statm");
+    size_t all = 0;
+    size_t resident = 0;
+    statm >> all >> resident;
+    return resident;
 }
 
 // What others' threads tell the main thread: that there is work.
@@ -614,6 +633,11 @@ void Daemon::run() {
     Time watchdogAt = watchdog ? now() : Time::max();
     std::set<std::string> gone;
     Time linksAt = Time::max();
+    size_t trimmedPages = residentPages();
+    const auto trim = [&trimmedPages] {
+        trimMemory();
+        trimmedPages = residentPages();
+    };
 
     for (;;) {
         const Time next = std::min({reconcileAt, collectAt, watchdogAt, linksAt});
@@ -639,13 +663,14 @@ void Daemon::run() {
         }
         if (now() >= reconcileAt) {
             reconcileAndLog();
-            trimMemory();
+            trim();
             reconcileAt = now() + kReconcileEvery;
         }
         if (now() >= collectAt) {
             for (const auto& freed : {ipam_->collect(), sharedIpam_->collect()}) {
                 if (!freed) logWarn("collect leases: {}", freed.error().message);
             }
+            if (residentPages() > trimmedPages + kGrownPages) trim();
             collectAt = now() + kCollectEvery;
         }
         if (now() >= watchdogAt) {
