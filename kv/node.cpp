@@ -30,7 +30,7 @@ constexpr size_t kMaxUnproven = 32;                // of them without a handshak
 constexpr size_t kMaxSyncs = 8;                    // streams we opened for anti-entropy, at one time
 constexpr auto kLeaveLimit = 5s;
 constexpr auto kSaveMembersEvery = 60s;
-constexpr auto kSaveNewMembersAfter = 1s;  // they seldom come alone
+constexpr auto kSaveMembersSoon = 1s;  // who comes or goes seldom does so alone
 
 uint64_t hashMember(const Member& member, uint64_t rows) {
     Writer out;
@@ -194,7 +194,7 @@ private:
     void syncTick();
     void seedTick();
     void saveMembers();
-    void saveNewMembers();
+    void saveMembersSoon();
 
     // rows
     bool applyRow(Row row, bool announce);
@@ -250,7 +250,7 @@ Membership::Events Node::Impl::membershipEvents() {
                 const bool wasGone = before && (*before == MemberState::Dead || *before == MemberState::Left);
                 if (member.gone() && !wasGone) table_.suspend(member.id);
                 if (!member.gone() && wasGone) table_.resume(member.id);
-                if (!member.gone() && (!before || wasGone)) saveNewMembers();
+                if (member.gone() != (!before || wasGone)) saveMembersSoon();
                 const Member copy = member;
                 for (size_t i = 0; i < memberCallbacks_.size(); ++i) memberCallbacks_[i](copy);
             },
@@ -661,10 +661,10 @@ void Node::Impl::saveMembers() {
     if (!records.empty()) storage_.saveMembers(std::move(records));
 }
 
-// Who restarts a moment after it met the others must find them again, seed or not.
-void Node::Impl::saveNewMembers() {
+// Who restarts a moment after it met the others must find them again, seed or not; and not believe in the dead.
+void Node::Impl::saveMembersSoon() {
     if (std::exchange(savingMembers_, true)) return;
-    context_.timers.after(kSaveNewMembersAfter, [this] {
+    context_.timers.after(kSaveMembersSoon, [this] {
         savingMembers_ = false;
         saveMembers();
     });

@@ -153,6 +153,7 @@ Result<void> OverlayDriver::guard() {
             if (entry.remote) wanted.members.insert(*entry.remote);
         }
     }
+    wanted.members.erase(config_.vtep);  // what an earlier identity of this host had
     if (wanted == guard_) return {};
     WEFT_TRY(context_.firewall.setTunnel(wanted));
     guard_ = std::move(wanted);
