@@ -268,12 +268,16 @@ def key_exchanged(c):
                  for host in c.hosts]
         return lists[0] if all(one == lists[0] for one in lists) else []
 
+    def soon(host, *words):
+        # Refused while that host has not heard from all others how far they are.
+        wait_for(lambda: c.ctl(host, "key", *words) or True, f"key {words}", 10, 0.2)
+
     (old,) = keys()
     c.ctl(c.hosts[0], "key", "add", c.hosts[0].run(f"{REPOSITORY}/build/bin/weftctl", "key", "generate"))
     new = next(key for key in wait_for(lambda: len(keys()) == 2 and keys(), "every host has both keys") if key != old)
-    c.ctl(c.hosts[1], "key", "use", new)
+    soon(c.hosts[1], "use", new)
     wait_for(lambda: keys() == [new, old], "every host seals with the new key")
-    c.ctl(c.hosts[2], "key", "remove", old)
+    soon(c.hosts[2], "remove", old)
     wait_for(lambda: keys() == [new], "no host has the old key")
     c.hosts[1].kill_plugin()
     c.hosts[1].start_plugin()  # reads the key from its file
