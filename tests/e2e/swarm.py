@@ -278,6 +278,9 @@ def leader_moves(s):
     s.manager, s.worker = s.worker, s.manager
     wait_for(lambda: s.status_of(s.manager) == "Leader" and s.status_of(s.worker) == "" and s.ready(s.worker),
              "the other node leads alone", 90, 0.5)
+    # Until then the one that was demoted counts for the majority.
+    wait_for(lambda: s.worker.docker("info", "--format", "{{.Swarm.ControlAvailable}}") == "false"
+             and s.manager.docker("info", "--format", "{{.Swarm.Managers}}") == "1", "there is one manager", 60, 0.5)
     s.manager.docker("service", "scale", "-d", "web=6")
     tasks = s.settled("web", 6)
     all_reach_all(tasks)
@@ -320,8 +323,8 @@ def removed(s):
                      "no row of the network is left", 20, 0.3)
         # A node that was booted anew has no ingress yet, and the other's stays.
         foreign = re.compile(r"ingress|docker_gwbridge|gwbridge|veth|DOCKER|socket|172\.1[89]")
-        wait_for(lambda node=node: not [line for line in leaks(s.before[node.name], node.snapshot())
-                                        if not foreign.search(line)],
+        wait_for(lambda node=node: equal([line for line in leaks(s.before[node.name], node.snapshot())
+                                          if not foreign.search(line)], [], "what is left") or True,
                  f"nothing is left on {node.name}", 20, 0.5)
 
 
