@@ -57,7 +57,9 @@ class Swarm:
 
     def install(self, node):
         node.docker("plugin", "create", DRIVER, f"{REPOSITORY}/build/plugin")
-        node.docker("plugin", "set", DRIVER, f"WEFT_KEY={self.key}", "WEFT_LOG_LEVEL=debug")
+        # auto would choose anew after a boot, when the engine has no rules yet that it could go by.
+        firewall = "iptc" if node.iptables == "legacy" else "nft"
+        node.docker("plugin", "set", DRIVER, f"WEFT_KEY={self.key}", "WEFT_LOG_LEVEL=debug", f"WEFT_FIREWALL={firewall}")
         node.docker("plugin", "enable", DRIVER)
 
     def members(self, node):
