@@ -26,7 +26,7 @@ import traceback
 
 from asking import closed, pairs, ping, reaches, refused, resolve, soon_reaches, soon_resolves
 from harness import check, equal
-from lab import IMAGE, REPOSITORY, CommandFailed, Container, Lab, in_parallel, keepalive_report, leaks, sweep, wait_for
+from lab import IMAGE, REPOSITORY, Container, Lab, in_parallel, keepalive_report, leaks, sweep, wait_for
 from overlay_cluster import VXLAN_OVERHEAD, WEB, Cluster
 
 HOSTS = 3

@@ -15,7 +15,7 @@ import traceback
 
 from asking import pairs, ping, reaches, refused, resolve
 from harness import check, equal
-from lab import IMAGE, REPOSITORY, CommandFailed, Container, Lab, Plugin, in_parallel, keepalive_report, leaks, sweep, \
+from lab import IMAGE, REPOSITORY, Container, Lab, Plugin, in_parallel, keepalive_report, leaks, sweep, \
     tail, wait_for
 
 STEP_LIMIT_SECONDS = 240
