@@ -23,6 +23,7 @@ MAY_INCLUDE = {
 # Library header prefix -> the folders (or files) that may include it.
 DOORS = {
     "netlink/": ["net/"],
+    "bpf/": ["net/"],
     "libiptc/": ["firewall/"],
     "nftables/": ["firewall/"],
     "sqlite3.h": ["base/database.cpp"],

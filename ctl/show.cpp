@@ -202,12 +202,13 @@ std::string showMembers(const Json& json, const Names& /*names*/, bool colour) {
 }
 
 std::string showOverlay(const Json& json, const Names& names, bool colour) {
-    Table table({"OVERLAY", "NETWORK", ">VNI", "OTHER HOSTS", ">HERE", ">REMOTE", ">DRIFT", "CONFLICT"});
+    Table table({"OVERLAY", "NETWORK", ">VNI", "OTHER HOSTS", ">HERE", ">REMOTE", "FAST PATH", ">DRIFT", "CONFLICT"});
     for (const Json& network : json.at("overlay")) {
         const std::string conflict = text(network, "conflict");
         table.add({text(network, "name"), named(names.networks, text(network, "id")), text(network, "vni"),
                    joined(network.at("hosts")), text(network, "localEndpoints"), text(network, "remoteEndpoints"),
-                   text(network, "drift"), Cell(conflict, Tone::Bad)});
+                   std::string(network.at("fastPath").get<bool>() ? "yes" : "no"), text(network, "drift"),
+                   Cell(conflict, Tone::Bad)});
     }
     const std::string blocks = text(json, "blocks");
     return rendered(table,

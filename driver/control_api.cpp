@@ -305,6 +305,7 @@ struct ControlApi::Routes {
                             {"hosts", std::move(hosts)},
                             {"localEndpoints", localEndpoints[network.id]},
                             {"remoteEndpoints", network.remoteEndpoints},
+                            {"fastPath", network.fastPath},
                             {"drift", network.drift},
                             {"conflict", network.conflict}});
         }

@@ -195,9 +195,9 @@ private:
         pass("neighbour", fmt::format("the bridge answers that {} is at {}", destination(), mac));
         // The bridge does not flood into the tunnel what it does not know; the tunnel does, on a network with
         // broadcast.
-        if (!way.atTunnel || (!way.remote && !way.floods)) {
-            return stop("fdb",
-                        fmt::format("no entry for {} on {}", mac, way.atTunnel ? way.tunnel->name : "the bridge"),
+        const bool atTunnel = way.atTunnel || facts_.fastPath;
+        if (!atTunnel || (!way.remote && !way.floods)) {
+            return stop("fdb", fmt::format("no entry for {} on {}", mac, atTunnel ? way.tunnel->name : "the bridge"),
                         "weftctl reconcile");
         }
         if (!way.remote) {

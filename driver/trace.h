@@ -62,6 +62,7 @@ struct TraceFacts {
     // Its network on this host.
     std::optional<net::Link> port;  // the host's end
     std::optional<net::Link> bridge;
+    bool fastPath = false;         // to a container that is known past bridge and rules
     bool framesMeetRules = false;  // br_netfilter
 
     // Who has the destination, for Neighbour and OtherNetwork; or the published port's container, for Host.

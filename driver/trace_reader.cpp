@@ -47,6 +47,9 @@ public:
         facts_.port = given(netlink_.getLink(facts_.endpoint.link));
         facts_.bridge = given(netlink_.getLink(facts_.network.bridge));
         facts_.framesMeetRules = net::bridgeCallsIptables(facts_.destination.family());
+        for (const OverlayStatus& network : sources_.overlay.status()) {
+            if (network.id == facts_.network.id) facts_.fastPath = network.fastPath;
+        }
         WEFT_TRY(findGoal());
         findExpected();
         facts_.obstacles = findObstacles();
@@ -317,11 +320,13 @@ private:
         frame.in = facts_.endpoint.link;
         if (facts_.goal == TraceGoal::Neighbour) frame.out = facts_.target->link;
         if (facts_.goal == TraceGoal::Remote && facts_.way->tunnel) frame.out = facts_.way->tunnel->name;
-        WEFT_ASSIGN(all, firewall::findBridgeObstacles(frame));
-        if (facts_.framesMeetRules) {
-            WEFT_TRY(meet({Hook::Prerouting}, packet, all));
-            packet.out = packet.in;
-            WEFT_TRY(meet({Hook::Forward, Hook::Postrouting}, packet, all));
+        if (!facts_.fastPath) {
+            WEFT_ASSIGN(all, firewall::findBridgeObstacles(frame));
+            if (facts_.framesMeetRules) {
+                WEFT_TRY(meet({Hook::Prerouting}, packet, all));
+                packet.out = packet.in;
+                WEFT_TRY(meet({Hook::Forward, Hook::Postrouting}, packet, all));
+            }
         }
         if (facts_.goal != TraceGoal::Remote || !facts_.way->vtep || !facts_.underlay) return {};
         const firewall::Packet outer{.out = facts_.underlayLink,

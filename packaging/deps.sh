@@ -4,9 +4,9 @@ set -eu
 
 build="build-essential cmake ninja-build pkg-config ccache git libcpp-httplib-dev nlohmann-json3-dev
 libnl-3-dev libnl-route-3-dev libnl-genl-3-dev libnl-nf-3-dev libip4tc-dev libip6tc-dev libxtables-dev
-libnftables-dev libspdlog-dev libsqlite3-dev libsodium-dev libcli11-dev libgtest-dev libgmock-dev libbenchmark-dev"
+libnftables-dev libspdlog-dev libsqlite3-dev libsodium-dev libbpf-dev clang-14 libcli11-dev libgtest-dev libgmock-dev libbenchmark-dev"
 hosts="docker.io iproute2 iptables nftables busybox-static curl procps iputils-ping python3"
-tests="chromium chromium-driver docker-compose conntrack iperf3 tcpdump jq systemd clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev cppcheck man-db"
+tests="chromium chromium-driver docker-compose conntrack iperf3 tcpdump jq systemd clang-format-14 clang-tidy-14 libclang-rt-14-dev cppcheck man-db"
 
 if [ "$(id -u)" != 0 ]; then
     echo "deps.sh: run as root (it calls apt-get install)" >&2

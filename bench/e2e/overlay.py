@@ -98,12 +98,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="of connect and disconnect")
     parser.add_argument("--data-rounds", type=int, default=5)
+    parser.add_argument("--only", default="connect,data_path", help="parts, by comma")
     options = parser.parse_args()
     sweep()
     with Lab() as lab:
         bench = OverlayBench(lab, options)
-        bench.connect()
-        bench.data_path()
+        for part in options.only.split(","):
+            getattr(bench, part)()
     print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
     return 0 if all(results) else 1
 

@@ -48,11 +48,13 @@ constexpr KnownOption kKnown[] = {
 };
 
 constexpr std::string_view kOverlayBroadcast = "weft.broadcast";
+constexpr std::string_view kOverlayFastPath = "weft.fastpath";
 
 constexpr KnownOption kKnownOfOverlay[] = {
     {kOverlayNameOption, ""},
     {kOverlayVniOption, ""},
     {kOverlayBroadcast, ""},
+    {kOverlayFastPath, ""},
     {kMasquerade, ""},
     {kHostBinding, ""},
     {kMtu, ""},
@@ -122,6 +124,7 @@ Result<BridgeOptions> parseBridgeOptions(const CreateNetworkRequest& request, bo
             WEFT_ASSIGN(options.vni, reader.number(kOverlayVniOption, kLeastVni, kMostVni, 0));
         }
         WEFT_ASSIGN(options.broadcast, reader.flag(kOverlayBroadcast, true));
+        WEFT_ASSIGN(options.fastPath, reader.flag(kOverlayFastPath, true));
     }
 
     if (const std::string* name = reader.text(kName)) {

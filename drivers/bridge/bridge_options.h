@@ -34,6 +34,7 @@ struct BridgeOptions {
     std::string overlay;    // the network's name on all hosts
     uint32_t vni = 0;       // 0: chosen
     bool broadcast = true;  // and multicast reach containers on other hosts
+    bool fastPath = true;   // between containers past the bridge and the host's rules
 
     bool operator==(const BridgeOptions&) const = default;
 };

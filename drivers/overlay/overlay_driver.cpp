@@ -655,7 +655,9 @@ Result<void> OverlayDriver::refresh(const NetworkPtr& listed) {
     if (context_.clock.now() < settled_) keepUnknown(network, tunnel.tables, tables);
     status.remoteEndpoints = static_cast<size_t>(std::count_if(
         tables.fdb.begin(), tables.fdb.end(), [](const net::FdbEntry& entry) { return entry.bridgePort; }));
-    WEFT_TRY(program(tunnel, std::move(tables)));
+    const auto programmed = program(tunnel, std::move(tables));
+    shorten(network, tunnel);
+    WEFT_TRY(programmed);
     return guard();
 }
 
@@ -833,6 +835,50 @@ Result<OverlayDriver::Tables> OverlayDriver::dump(const Tunnel& tunnel) const {
     return tables;
 }
 
+void OverlayDriver::shorten(const Network& network, Tunnel& tunnel) {
+    if (!network.options.fastPath || !fastPaths_) return;
+    if (!tunnel.fastPath) {
+        auto loaded = net::FastPath::load(context_.netlink.netns());
+        if (!loaded) {
+            fastPaths_ = false;
+            logInfo("msg=\"no fast path, frames between containers take the bridge\" why={}",
+                    logValue(loaded.error().message));
+            return;
+        }
+        tunnel.fastPath = *std::move(loaded);
+        tunnel.status.fastPath = true;
+    }
+
+    std::map<EndpointId, net::LinkIndex> containers;
+    net::FastPath::Ports ports;
+    for (const EndpointPtr& endpoint : context_.records.endpoints(network.id())) {
+        if (!endpoint->mac) continue;
+        const auto known = tunnel.containers.find(endpoint->endpointId);
+        const auto link = known == tunnel.containers.end() ? context_.netlink.getLink(endpoint->link) : net::Link{};
+        if (!link) continue;
+        const net::LinkIndex index = known == tunnel.containers.end() ? link->index : known->second;
+        containers.emplace(endpoint->endpointId, index);
+        ports.emplace(*endpoint->mac, index);
+    }
+    for (const net::FdbEntry& entry : tunnel.tables.fdb) {
+        if (entry.bridgePort) ports.emplace(entry.mac, tunnel.link);
+    }
+    tunnel.containers = std::move(containers);
+
+    // The table comes first: what is attached may be an earlier weftd's, with entries of then.
+    if (const auto done = tunnel.fastPath->setPorts(ports); !done) logDebug("{}", done.error().message);
+    std::set<net::LinkIndex> shortened;
+    const auto attach = [&](net::LinkIndex link) {
+        if (!tunnel.shortened.contains(link)) {
+            if (const auto done = tunnel.fastPath->attach(link); !done) return logDebug("{}", done.error().message);
+        }
+        shortened.insert(link);
+    };
+    attach(tunnel.link);
+    for (const auto& [id, link] : tunnel.containers) attach(link);
+    tunnel.shortened = std::move(shortened);
+}
+
 // Reconciliation
 
 Result<std::vector<Repair>> OverlayDriver::reconcile(bool dryRun) {
@@ -886,6 +932,7 @@ void OverlayDriver::sweepNetwork(const NetworkPtr& record, Sweep& sweep) {
                   [&] { return net::setChecksumOffload(netns, link->name, false); });
     }
     if (sweep.dryRun()) return;
+    tunnel.containers.clear();  // the bridge driver may have made their links anew
     if (auto done = refresh(record); !done) sweep.fail("overlay", name, done.error());
 }
 

@@ -19,6 +19,7 @@
 #include "drivers/overlay/tunnel_probe.h"
 #include "drivers/sweep.h"
 #include "kv/runner.h"
+#include "net/fast_path.h"
 
 namespace weft {
 
@@ -41,8 +42,9 @@ struct OverlayStatus {
     uint32_t vni = 0;
     std::vector<IpAddress> hosts;  // VTEPs of the others that have it
     size_t remoteEndpoints = 0;
-    uint64_t drift = 0;    // entries that a dump found to differ, since the start
-    std::string conflict;  // not empty: why it is apart from hosts that have the name as well
+    bool fastPath = false;  // frames between containers pass no bridge and no rules of the host
+    uint64_t drift = 0;     // entries that a dump found to differ, since the start
+    std::string conflict;   // not empty: why it is apart from hosts that have the name as well
 };
 
 // What this host knows of the way to a container of another, and what its kernel has of it: for weftctl trace.
@@ -131,6 +133,9 @@ private:
         net::LinkIndex link = 0;
         net::LinkIndex bridge = 0;
         Tables tables;
+        std::optional<net::FastPath> fastPath;
+        std::set<net::LinkIndex> shortened;               // links that it is attached to
+        std::map<EndpointId, net::LinkIndex> containers;  // of this host, by the links that they are at
         OverlayStatus status;
     };
     // A network's record and what was read from it.
@@ -171,6 +176,8 @@ private:
     [[nodiscard]] Tables wanted(const Network& network, const Agreement& agreement, const Tunnel& tunnel) const;
     Result<void> program(Tunnel& tunnel, Tables wanted);
     Result<Tables> dump(const Tunnel& tunnel) const;
+    // After program(): from and to whom it is short.
+    void shorten(const Network& network, Tunnel& tunnel);
     // What the kernel has and no row speaks of is kept for a while after the start: the rows of the others come within
     // a second, and the containers here talk to them meanwhile.
     void keepUnknown(const Network& network, const Tables& before, Tables& wanted) const;
@@ -211,6 +218,7 @@ private:
     Clock::Monotonic settled_;                 // until then rows of others may be on their way; not changed by work()
     std::map<std::string, std::string> said_;  // rows of this host: key, value
     bool offload_ = true;                      // tunnels leave checksums to what is below them
+    bool fastPaths_ = true;                    // the kernel has not refused one
 
     std::thread worker_;
     std::unique_ptr<TunnelProbe> probe_;  // null: not clustered

@@ -43,9 +43,9 @@ TEST(Show, MembersAndOverlays) {
               "one (here)  192.0.2.1:7950      alive    45s  01234567\n"
               "two         [2001:db8::2]:7950  dead      5s  fedcba98\n");
     EXPECT_EQ(shown("overlay", R"({"overlay":[{"name":"backend","id":"ffff","vni":4711,"hosts":["192.0.2.2"],
-                "localEndpoints":2,"remoteEndpoints":3,"drift":0,"conflict":""}],"blocks":"10.32.0.0/16: one"})"),
-              "OVERLAY  NETWORK   VNI  OTHER HOSTS  HERE  REMOTE  DRIFT  CONFLICT\n"
-              "backend  ffff     4711  192.0.2.2       2       3      0  -\n"
+                "localEndpoints":2,"remoteEndpoints":3,"fastPath":true,"drift":0,"conflict":""}],"blocks":"10.32.0.0/16: one"})"),
+              "OVERLAY  NETWORK   VNI  OTHER HOSTS  HERE  REMOTE  FAST PATH  DRIFT  CONFLICT\n"
+              "backend  ffff     4711  192.0.2.2       2       3  yes            0  -\n"
               "\n"
               "10.32.0.0/16: one\n");
     EXPECT_EQ(shown("tunnels", R"({"tunnels":[{"host":"two","address":"192.0.2.2","state":"healed","found":"TCP passes",

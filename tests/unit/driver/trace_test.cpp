@@ -180,6 +180,10 @@ TEST(Trace, ThroughATunnel) {
     });
     expectStop(remote(), "neighbour", "nobody else is asked", [](TraceFacts& facts) { facts.way->neighbour.reset(); });
     expectStop(remote(), "fdb", "on the bridge", [](TraceFacts& facts) { facts.way->atTunnel = false; });
+    expectPass(remote(), Health::Good, [](TraceFacts& facts) {
+        facts.way->atTunnel = false;
+        facts.fastPath = true;
+    });
     expectStop(remote(), "fdb", "stale", [](TraceFacts& facts) { facts.way->remote = ip("192.0.2.3"); });
     const Damage forgetful = [](TraceFacts& facts) { facts.way->remote.reset(); };
     expectPass(remote(), Health::Warning, forgetful);
