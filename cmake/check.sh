@@ -3,7 +3,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 failed=""
-sources=$(git ls-files '*.h' '*.cpp' '*.c')
+sources=$(git ls-files '*.h' '*.cpp' '*.bpf.c')
 run() {
     name=$1
     shift

@@ -8,7 +8,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-enum { kLastNeighbourMessage = 137, kFirstNeighbourMessage = 133 };  // RFC 4861, section 4
+enum { kFirstNeighbourMessage = 133, kLastNeighbourMessage = 137 };  // RFC 4861, section 4
 
 struct mac {
     __u8 bytes[ETH_ALEN];

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 
-from lab import IMAGE, PLUGIN_COMMAND, REPOSITORY, Container, Lab, Plugin, keepalive_report, leaks, sweep, wait_for
+from lab import IMAGE, PLUGIN_COMMAND, REPOSITORY, CommandFailed, Container, Lab, Plugin, keepalive_report, leaks, sweep, wait_for
 
 VICTIMS = ("weftd", "dockerd", "weftd+dockerd")
 # What reconciliation may take: five minutes until a link that was joined and never moved is given up, the next sweep, a
@@ -57,12 +57,22 @@ class Chaos:
             name = f"c{worker}-{number}"
             ports = ["-p", "80"] if self.random.random() < 0.5 else []
             try:
-                self.host.docker("run", "-d", "--network", "chaos", *ports, "--name", name, IMAGE, check=False, timeout=300)
-                self.host.docker("rm", "-f", name, check=False, timeout=300)
-                self.finished[worker] += 1
+                ran = self.host.docker("run", "-d", "--network", "chaos", *ports, "--name", name, IMAGE, check=False,
+                                       timeout=300)
+                # An engine that is killed before it has removed them would pile them up.
+                while not (removed := self.removed(name)) and not stop.wait(1):
+                    pass
+                self.finished[worker] += bool(ran) and removed
             except subprocess.TimeoutExpired:
                 self.timed_out[worker] += 1
             stop.wait(1)  # of an engine that is away
+
+    def removed(self, name):
+        try:
+            self.host.docker("rm", "-f", name, timeout=300)
+        except CommandFailed as error:
+            return "No such container" in str(error)
+        return True
 
     def kill(self, victims):
         host = self.host
@@ -92,9 +102,8 @@ class Chaos:
         for worker in workers:
             worker.join()
         # What the killed engine could not remove, a user would now.
-        left = self.host.docker("ps", "-aq", "--filter", "name=^c").split()
-        if left:
-            self.host.docker("rm", "-f", *left, check=False, timeout=300)
+        for name in self.host.docker("ps", "-aq", "--filter", "name=^c", timeout=300).split():
+            self.removed(name)
 
     def run(self):
         inside = Container(self.host, "asker").keepalive("tcp", Container(self.host, "quiet").ip, 80)
