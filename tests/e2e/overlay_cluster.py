@@ -77,7 +77,8 @@ class Cluster:
 
     def clean_up(self):
         for network in self.ctl(self.hosts[0], "network", "ls"):
-            self.ctl(self.hosts[0], "network", "rm", "--force", network["name"])
+            if network["spec"]:  # else it is being removed
+                self.ctl(self.hosts[0], "network", "rm", "--force", network["name"])
         for host in self.hosts:
             if containers := host.docker("ps", "-aq").split():
                 host.docker("rm", "-f", *containers)
