@@ -71,7 +71,8 @@ Check checkForwarding(const char* name, const char* sysctl) {
 Check checkBridgeNetfilter() {
     const bool on = net::bridgeCallsIptables(IpFamily::V4);
     return {"br_netfilter", Health::Good,
-            on ? "on: frames within a bridge pass the host's rules too" : "off: frames within a bridge pass no rules",
+            on ? "on: frames within a bridge pass the host's rules too, those on the fast path do not"
+               : "off: frames within a bridge pass no rules",
             ""};
 }
 
