@@ -1,5 +1,7 @@
 // The floor of the connect benchmark: a network plugin that does nothing but hand over a veth made beforehand, so that
 // what remains is the engine's own time. The runner makes links floor0..floorN-1 and their peers, enslaved to a bridge.
+// A network with -o gateway=true has its gateway named, as every network with a way out has, and then the engine has
+// more to do: it moves the container's default route there, and takes leave of the network that had it.
 //
 //     floor_plugin SOCKET LINKS
 #include <httplib.h>
@@ -20,7 +22,8 @@ int main(int argc, char** argv) {
     }
     std::mutex mutex;
     std::vector<std::string> free;
-    std::map<std::string, std::string> used;  // endpoint to link
+    std::map<std::string, std::string> used;      // endpoint to link
+    std::map<std::string, std::string> gateways;  // of networks
     for (int i = std::stoi(argv[2]); i-- > 0;) free.push_back("floor" + std::to_string(i));
 
     httplib::Server server;
@@ -36,8 +39,16 @@ int main(int argc, char** argv) {
     on("NetworkDriver.GetCapabilities", [](const json&) {
         return json{{"Scope", "local"}, {"ConnectivityScope", "local"}};
     });
-    for (const char* method : {"CreateNetwork", "DeleteNetwork", "CreateEndpoint", "Leave", "DiscoverNew",
-                               "ProgramExternalConnectivity", "RevokeExternalConnectivity"}) {
+    on("NetworkDriver.CreateNetwork", [&](const json& body) {
+        const std::scoped_lock lock(mutex);
+        if (body.at("Options").at("com.docker.network.generic").contains("gateway")) {
+            const std::string prefix = body.at("IPv4Data").at(0).at("Gateway");
+            gateways[body.at("NetworkID")] = prefix.substr(0, prefix.find('/'));
+        }
+        return json::object();
+    });
+    for (const char* method : {"DeleteNetwork", "CreateEndpoint", "Leave", "DiscoverNew", "ProgramExternalConnectivity",
+                               "RevokeExternalConnectivity"}) {
         on(std::string("NetworkDriver.") + method, nothing);
     }
     on("NetworkDriver.EndpointOperInfo", [](const json&) { return json{{"Value", json::object()}}; });
@@ -47,7 +58,10 @@ int main(int argc, char** argv) {
         auto& link = used[body.at("EndpointID").get<std::string>()];
         link = free.back();
         free.pop_back();
-        return json{{"InterfaceName", {{"SrcName", link}, {"DstPrefix", "eth"}}}, {"DisableGatewayService", true}};
+        const auto gateway = gateways.find(body.at("NetworkID"));
+        return json{{"InterfaceName", {{"SrcName", link}, {"DstPrefix", "eth"}}},
+                    {"Gateway", gateway == gateways.end() ? "" : gateway->second},
+                    {"DisableGatewayService", gateway == gateways.end()}};
     });
     on("NetworkDriver.DeleteEndpoint", [&](const json& body) {
         const std::scoped_lock lock(mutex);

@@ -24,7 +24,9 @@ from lab import IMAGE, PLUGIN_COMMAND, Lab, Plugin, sweep, wait_for  # noqa: E40
 REPOSITORY = os.path.dirname(os.path.dirname(HERE))
 BIN = os.path.join(REPOSITORY, "build", "bin")
 FLOOR_LINKS = 4
-NETWORKS = {"docker": "bridge", "weft": "weft-bridge", "floor": "floor"}  # name: driver
+# Name: driver and options. A network with a way out names a gateway, to which the engine then moves the container's
+# default route; "bare" hands over a link and no more.
+NETWORKS = {"docker": ["bridge"], "weft": ["weft-bridge"], "floor": ["floor", "-o", "gateway=true"], "bare": ["floor"]}
 
 
 class Bench:
@@ -41,7 +43,7 @@ class Bench:
         self.host.spawn(f"{BIN}/floor_plugin", "/run/docker/plugins/floor.sock", str(FLOOR_LINKS))
         wait_for(lambda: Http(self.plugin_socket("floor")), "the floor plugin listens")
         for number, (name, driver) in enumerate(NETWORKS.items()):
-            self.host.docker("network", "create", "-d", driver, "--subnet", f"10.40.{number}.0/24", name)
+            self.host.docker("network", "create", "-d", *driver, "--subnet", f"10.40.{number}.0/24", name)
         self.host.docker("network", "create", "--internal", "base")
 
     def plugin_socket(self, name):
