@@ -1,21 +1,11 @@
 #include "drivers/link_remover.h"
 
-#include <net/if.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-
 #include <chrono>
-#include <cstring>
 #include <utility>
 
 #include "base/log.h"
 
 namespace weft {
-
-Result<std::unique_ptr<LinkRemover>> LinkRemover::create(net::Netlink& netlink) {
-    WEFT_ASSIGN(UniqueFd probe, net::socketIn(netlink.netns(), AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    return std::unique_ptr<LinkRemover>(new LinkRemover(netlink, std::move(probe)));
-}
 
 LinkRemover::~LinkRemover() {
     {
@@ -27,9 +17,8 @@ LinkRemover::~LinkRemover() {
 }
 
 bool LinkRemover::listed(const net::Link& link) const {
-    ifreq request{};
-    std::strncpy(request.ifr_name, link.name.c_str(), IFNAMSIZ - 1);
-    return ::ioctl(probe_.get(), SIOCGIFINDEX, &request) == 0 && request.ifr_ifindex == link.index;
+    const auto index = netlink_.linkIndex(link.name);
+    return index && *index == link.index;
 }
 
 Result<void> LinkRemover::remove(const net::Link& link) {

@@ -7,13 +7,11 @@
 #pragma once
 
 #include <condition_variable>
-#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 #include "base/result.h"
-#include "base/unique_fd.h"
 #include "net/netlink.h"
 
 namespace weft {
@@ -21,7 +19,7 @@ namespace weft {
 class LinkRemover {
 public:
     // `netlink` must outlive it.
-    static Result<std::unique_ptr<LinkRemover>> create(net::Netlink& netlink);
+    explicit LinkRemover(net::Netlink& netlink) : netlink_(netlink) {}
     ~LinkRemover();  // waits for the removals under way
 
     // The link is off its namespace's lists on return. Success if it was. Any thread; Timeout after 2 s (the removal
@@ -31,12 +29,10 @@ public:
 private:
     static constexpr size_t kMaxThreads = 8;
 
-    LinkRemover(net::Netlink& netlink, UniqueFd probe) : netlink_(netlink), probe_(std::move(probe)) {}
     void loop();
     [[nodiscard]] bool listed(const net::Link& link) const;
 
     net::Netlink& netlink_;
-    UniqueFd probe_;  // a socket of the namespace, for SIOCGIFINDEX: takes neither a netlink round trip nor RTNL
 
     std::mutex mutex_;
     std::condition_variable queued_;

@@ -207,6 +207,8 @@ public:
     // Links. get*: NotFound when absent.
     Result<Link> getLink(std::string_view name);
     Result<Link> getLink(LinkIndex index);
+    // NotFound when absent. A few microseconds: neither a message is made nor the RTNL lock taken.
+    [[nodiscard]] Result<LinkIndex> linkIndex(std::string_view name) const;
     Result<std::vector<Link>> listLinks(const LinkFilter& filter = {});
     Result<std::map<std::string, LinkTraffic>> linkTraffic();  // by the links' names
 

@@ -18,6 +18,7 @@ struct Netlink::Impl {
     explicit Impl(NetNs ns);
 
     NlPool pool;
+    UniqueFd probe;     // a socket of the namespace, for ioctls
     bool ipv6 = false;  // the kernel has it
 
     // Links to be removed in the background.

@@ -2,6 +2,8 @@
 #include <linux/if.h>
 #include <linux/veth.h>
 #include <spdlog/spdlog.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -235,6 +237,7 @@ Result<std::unique_ptr<Netlink>> Netlink::openIn(const NetNs& ns) {
     std::unique_ptr<Netlink> netlink(new Netlink(std::move(own)));
     // Fails here rather than at the first call.
     WEFT_TRY(netlink->impl_->pool.with([](NlSocket&) -> Result<void> { return {}; }));
+    WEFT_ASSIGN(netlink->impl_->probe, socketIn(ns, AF_UNIX, SOCK_DGRAM, 0));
     return netlink;
 }
 
@@ -259,6 +262,14 @@ Result<Link> Netlink::getLink(LinkIndex index) {
     Message message(RTM_GETLINK, 0);
     message.header(linkHeader(index)).put(IFLA_EXT_MASK, kNoStatistics);
     return impl_->getLink(std::move(message), what("get", index));
+}
+
+Result<LinkIndex> Netlink::linkIndex(std::string_view name) const {
+    WEFT_TRY(checkName(name));
+    ifreq request{};
+    name.copy(request.ifr_name, IFNAMSIZ - 1);
+    if (::ioctl(impl_->probe.get(), SIOCGIFINDEX, &request) != 0) return errnoError(errno, what("get", name));
+    return request.ifr_ifindex;
 }
 
 Result<std::vector<Link>> Netlink::listLinks(const LinkFilter& filter) {

@@ -17,6 +17,8 @@ namespace weft::net {
 
 namespace {
 
+constexpr const char* kOwnNamespace = "/proc/thread-self/ns/net";
+
 // Runs fn on a thread that may do what it likes to its namespaces, for it ends afterwards.
 Result<void> onOwnThread(const std::function<Result<void>()>& fn) {
     std::optional<Result<void>> result;
@@ -46,7 +48,7 @@ Result<NetNs> NetNs::adopt(UniqueFd fd, std::string_view what) {
 }
 
 Result<NetNs> NetNs::current() {
-    return open("/proc/thread-self/ns/net");
+    return open(kOwnNamespace);
 }
 
 Result<NetNs> NetNs::open(const std::string& path) {
@@ -84,8 +86,9 @@ Result<KernelInstance> NetNs::instance() const {
 }
 
 Result<void> runIn(const NetNs& ns, const std::function<Result<void>()>& fn) {
-    WEFT_ASSIGN(const NetNs here, NetNs::current());
-    if (here == ns) return fn();
+    struct stat here {};
+    if (::stat(kOwnNamespace, &here) != 0) return errnoError(errno, "the thread's network namespace");
+    if (here.st_ino == ns.inode()) return fn();
     return onOwnThread([&]() -> Result<void> {
         if (::setns(ns.fd(), CLONE_NEWNET) != 0) return errnoError(errno, "enter network namespace");
         return fn();

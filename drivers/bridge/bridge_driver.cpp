@@ -49,13 +49,12 @@ std::optional<IpAddress> BridgeDriver::Network::gatewayFor(const std::optional<I
     return other != subnet->auxAddresses.end() ? other->second.address() : gatewayAddress(*subnet).address();
 }
 
-BridgeDriver::BridgeDriver(DriverContext context, std::string instance, std::unique_ptr<LinkRemover> remover)
-    : context_(context), instance_(std::move(instance)), remover_(std::move(remover)) {}
+BridgeDriver::BridgeDriver(DriverContext context, std::string instance)
+    : context_(context), instance_(std::move(instance)), remover_(context.netlink) {}
 
 Result<std::unique_ptr<BridgeDriver>> BridgeDriver::create(DriverContext context) {
     WEFT_ASSIGN(const net::KernelInstance instance, context.netlink.netns().instance());
-    WEFT_ASSIGN(auto remover, LinkRemover::create(context.netlink));
-    return std::unique_ptr<BridgeDriver>(new BridgeDriver(context, instance.str(), std::move(remover)));
+    return std::unique_ptr<BridgeDriver>(new BridgeDriver(context, instance.str()));
 }
 
 Result<BridgeDriver::Network> BridgeDriver::read(NetworkPtr record) {
@@ -331,7 +330,7 @@ void BridgeDriver::ensureForwarding(const Network& network, Sweep& sweep) {
 Result<void> BridgeDriver::removeBridge(const NetworkRecord& record) {
     const auto link = context_.netlink.getLink(record.link);
     if (!link) return link.error().code == ErrorCode::NotFound ? Result<void>() : Result<void>(link.error());
-    if (net::isOwn(*link, networkMark(record.request.networkId))) return remover_->remove(*link);
+    if (net::isOwn(*link, networkMark(record.request.networkId))) return remover_.remove(*link);
     // The user's bridge stays, without what weft put on it.
     Result<void> outcome;
     std::string_view rest = record.notes;
@@ -435,15 +434,15 @@ Result<void> BridgeDriver::addLink(Network& network, const EndpointRecord& endpo
     spec.peerMac = endpoint.mac;
     spec.port = portFlags(network.options);
 
-    auto bridge = context_.netlink.getLink(network.record->link);
+    auto bridge = context_.netlink.linkIndex(network.record->link);
     if (!bridge && bridge.error().code == ErrorCode::NotFound) {
         Sweep sweep(false);
         ensureBridge(network, sweep);
         WEFT_TRY(sweep.outcome());
-        bridge = context_.netlink.getLink(network.record->link);
+        bridge = context_.netlink.linkIndex(network.record->link);
     }
     if (!bridge) return bridge.error();
-    spec.master = bridge->index;
+    spec.master = *bridge;
     WEFT_TRY(context_.netlink.createVeth(spec));
     return {};
 }
@@ -452,7 +451,7 @@ Result<void> BridgeDriver::removeLink(const EndpointRecord& endpoint) {
     const auto link = context_.netlink.getLink(endpoint.link);
     if (!link) return link.error().code == ErrorCode::NotFound ? Result<void>() : Result<void>(link.error());
     if (!net::isOwn(*link, endpointMark(endpoint.endpointId))) return {};
-    return remover_->remove(*link);
+    return remover_.remove(*link);
 }
 
 Result<CreateEndpointReply> BridgeDriver::createEndpoint(const CreateEndpointRequest& request) {
@@ -521,13 +520,13 @@ void BridgeDriver::announce(const Network& network, const EndpointRecord& endpoi
             if (auto stale = staleMacs_.extract({endpoint.networkId, address})) before = stale.mapped();
         }
         if (before == *endpoint.mac) continue;
-        const auto bridge = context_.netlink.getLink(network.record->link);
+        const auto bridge = context_.netlink.linkIndex(network.record->link);
         if (!bridge) return;
         net::Neighbour neighbour;
-        neighbour.link = bridge->index;
+        neighbour.link = *bridge;
         neighbour.address = address;
         static_cast<void>(context_.netlink.deleteNeighbours(std::span(&neighbour, 1)));
-        const auto told = net::announceAddress(context_.netlink.netns(), bridge->index, address, *endpoint.mac);
+        const auto told = net::announceAddress(context_.netlink.netns(), *bridge, address, *endpoint.mac);
         if (!told)
             logDebug("msg=\"announce address\" address={} error={}", address.str(), logValue(told.error().message));
     }

@@ -92,7 +92,7 @@ private:
         net::PortFlags flags;
     };
 
-    BridgeDriver(DriverContext context, std::string instance, std::unique_ptr<LinkRemover> remover);
+    BridgeDriver(DriverContext context, std::string instance);
 
     static bool isMine(const NetworkPtr& record) {
         return record && (record->mode == kMode || record->mode == kOverlayMode);
@@ -150,7 +150,7 @@ private:
     DriverContext context_;
     ipam::PoolBook* overlayPools_ = nullptr;
     std::string instance_;  // of the host's namespace, now
-    std::unique_ptr<LinkRemover> remover_;
+    LinkRemover remover_;
     PortBook book_;
 
     std::timed_mutex creating_;  // one network at a time is checked against all others

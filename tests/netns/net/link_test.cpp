@@ -101,6 +101,7 @@ TEST_F(LinkTest, VethIsAPortReadyToUse) {
     EXPECT_EQ(made.port.hairpin, true);
     EXPECT_EQ(made.port.learning, false);
     EXPECT_EQ(made.parent, must(netlink_->getLink("c0")).index);
+    EXPECT_EQ(must(netlink_->linkIndex("h0")), made.index);
 
     const std::string host = ip("-d link show h0");
     for (const char* expected : {"master br0", "mtu 1400", "alias weft:e0", "hairpin on", "isolated on", "learning off",
@@ -119,6 +120,7 @@ TEST_F(LinkTest, VethIsAPortReadyToUse) {
     EXPECT_THAT(ip("-d link show h0"), HasSubstr("isolated on"));
     must(netlink_->deleteLink("h0"));
     EXPECT_EQ(netlink_->getLink("c0").error().code, ErrorCode::NotFound);
+    EXPECT_EQ(netlink_->linkIndex("c0").error().code, ErrorCode::NotFound);
     must(netlink_->deleteLink("br0"));
 }
 
