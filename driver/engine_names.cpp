@@ -91,7 +91,7 @@ std::vector<NamedEndpoint> namedEndpoints(const json& container, const OverlayOf
     return found;
 }
 
-std::set<std::string> containersIn(std::string& text) {
+std::set<std::string> containersIn(std::string& text, const Matters& matters) {
     std::set<std::string> found;
     size_t begin = 0;
     for (size_t end = text.find('\n'); end != std::string::npos; end = text.find('\n', begin)) {
@@ -99,9 +99,12 @@ std::set<std::string> containersIn(std::string& text) {
                                        text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
         begin = end + 1;
         const json& actor = child(event, "Actor");
-        std::string id = weft::driver::text(event, "Type") == "network"
-                             ? weft::driver::text(child(actor, "Attributes"), "container")
-                             : weft::driver::text(actor, "ID");
+        std::string id = weft::driver::text(actor, "ID");
+        if (weft::driver::text(event, "Type") == "network") {
+            const NetworkId network(std::move(id));
+            id = weft::driver::text(child(actor, "Attributes"), "container");
+            if (!matters(network, id)) continue;
+        }
         if (!id.empty()) found.insert(std::move(id));
     }
     text.erase(0, begin);
@@ -129,6 +132,10 @@ EngineNames::~EngineNames() {
 
 void EngineNames::work() {
     const auto stopping = [this] { return stopping_; };
+    // Each look has the engine describe the container, with its lock held.
+    const Matters matters = [this](const NetworkId& network, const std::string& container) {
+        return overlayOf_(network).has_value() || said_.contains(container);
+    };
     for (;;) {
         std::string pending;
         const auto ended = engine_.events(
@@ -137,9 +144,9 @@ void EngineNames::work() {
                 const auto looked = lookAtAll();
                 setTrouble(looked ? std::string() : looked.error().message);
             },
-            [this, &pending](std::string_view piece) {
+            [&](std::string_view piece) {
                 pending += piece;
-                for (const std::string& container : containersIn(pending)) {
+                for (const std::string& container : containersIn(pending, matters)) {
                     if (const auto looked = look(container); !looked) {
                         logWarn("msg=\"names of a container not learnt\" container={} error={}",
                                 container.substr(0, 12), logValue(looked.error().message));

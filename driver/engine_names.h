@@ -43,8 +43,11 @@ using OverlayOf = std::function<std::optional<std::string>(const NetworkId&)>;
 // Reads the answer to GET /containers/ID/json. What it lacks is left out.
 std::vector<NamedEndpoint> namedEndpoints(const nlohmann::json& container, const OverlayOf& overlayOf);
 
+// Whether a container's coming to a network, or leaving it, is of interest.
+using Matters = std::function<bool(const NetworkId& network, const std::string& container)>;
+
 // The containers that lines of events speak of. What is left of `text` after the last whole line stays in it.
-std::set<std::string> containersIn(std::string& text);
+std::set<std::string> containersIn(std::string& text, const Matters& matters);
 
 class EngineNames {
 public:

@@ -64,18 +64,25 @@ TEST(NamedEndpoints, NoneOfNonsense) {
 }
 
 TEST(ContainersIn, ReadsWholeLinesAndKeepsTheRest) {
+    const Matters matters = [](const NetworkId& network, const std::string& container) {
+        return network == NetworkId("n1") || container == "known";
+    };
     std::string text =
         R"({"Type":"network","Action":"connect","Actor":{"ID":"n1","Attributes":{"container":"c1","name":"backend"}}})"
+        "\n"
+        R"({"Type":"network","Action":"connect","Actor":{"ID":"n2","Attributes":{"container":"c4","name":"bridge"}}})"
+        "\n"
+        R"({"Type":"network","Action":"disconnect","Actor":{"ID":"gone","Attributes":{"container":"known"}}})"
         "\n"
         R"({"Type":"container","Action":"start","Actor":{"ID":"c2","Attributes":{}}})"
         "\nnonsense\n"
         R"({"Type":"container","Act)";
-    EXPECT_THAT(containersIn(text), ElementsAre("c1", "c2"));
+    EXPECT_THAT(containersIn(text, matters), ElementsAre("c1", "c2", "known"));
     EXPECT_EQ(text, R"({"Type":"container","Act)");
     text += R"(ion":"die","Actor":{"ID":"c3"}})";
-    EXPECT_THAT(containersIn(text), IsEmpty());
+    EXPECT_THAT(containersIn(text, matters), IsEmpty());
     text += "\n";
-    EXPECT_THAT(containersIn(text), ElementsAre("c3"));
+    EXPECT_THAT(containersIn(text, matters), ElementsAre("c3"));
     EXPECT_EQ(text, "");
 }
 
