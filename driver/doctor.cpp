@@ -34,17 +34,21 @@ Check checkKernelLinks() {
     vxlan.name = "probe-vxlan";
     vxlan.alias = bridge.alias;
     vxlan.vxlan.vni = 1;
+    net::LinkIndex parent = 0;
+    const auto makeVeth = [&]() -> Result<net::Link> {
+        WEFT_ASSIGN(parent, (*netlink)->createVeth(veth));
+        return (*netlink)->getLink(parent);
+    };
     const auto macvlan = [&]() -> Result<net::Link> {
-        WEFT_ASSIGN(const net::Link parent, (*netlink)->getLink(veth.name));
         net::MacvlanSpec spec;
         spec.name = "probe-macvlan";
         spec.alias = bridge.alias;
-        spec.parent = parent.index;
+        spec.parent = parent;
         return (*netlink)->createMacvlan(spec);
     };
     const std::vector<std::pair<const char*, std::function<Result<net::Link>()>>> kinds{
         {"bridge", [&] { return (*netlink)->createBridge(bridge); }},
-        {"veth", [&] { return (*netlink)->createVeth(veth); }},
+        {"veth", makeVeth},
         {"macvlan", macvlan},
         {"vxlan", [&] { return (*netlink)->createVxlan(vxlan); }}};
     for (const auto& [kind, make] : kinds) {

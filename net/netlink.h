@@ -215,8 +215,9 @@ public:
     // An existing bridge with the same name and alias is adopted: MTU, MAC, settings and up are made as asked. One
     // with another alias or kind is AlreadyExists.
     Result<Link> createBridge(const BridgeSpec& spec);
-    // A pair of that name with the same alias is removed and made anew (its peer may be anywhere).
-    Result<Link> createVeth(const VethSpec& spec);
+    // A pair of that name with the same alias is removed and made anew (its peer may be anywhere). The index of `name`,
+    // for a look at a link that is up without a carrier has the kernel wait for an RCU grace period.
+    Result<LinkIndex> createVeth(const VethSpec& spec);
     Result<Link> createMacvlan(const MacvlanSpec& spec);  // as createVeth
     // A vxlan link of that name and alias with equal settings is adopted; with others it is made anew. When another
     // link holds the VNI and port: AlreadyExists naming it.

@@ -33,10 +33,11 @@ struct Netlink::Impl {
     void reap(Netlink& netlink);
 
     Result<Link> getLink(Message message, const std::string& context);
-    Result<Link> makeLink(std::string_view name, Message creation, std::vector<Message> finish);
+    Result<void> makeLink(std::string_view name, Message creation, std::vector<Message> finish);
     template <typename Create>
-    Result<Link> recreate(Netlink& netlink, std::initializer_list<std::pair<std::string_view, std::string_view>> names,
-                          Create create);
+    std::invoke_result_t<Create> recreate(Netlink& netlink,
+                                          std::initializer_list<std::pair<std::string_view, std::string_view>> names,
+                                          Create create);
 
     Result<void> request(Message message, std::string_view what) {
         return pool.with([&](NlSocket& socket) { return socket.request(message, what); });

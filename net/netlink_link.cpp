@@ -301,25 +301,21 @@ Result<std::map<std::string, LinkTraffic>> Netlink::linkTraffic() {
 }
 
 // Makes the link and finishes it in two sends: nothing is changed on a link of that name that was there before.
-Result<Link> Netlink::Impl::makeLink(std::string_view name, Message creation, std::vector<Message> finish) {
-    Link link;
-    finish.push_back(getLinkByName(name));
-    WEFT_TRY(pool.with([&](NlSocket& socket) -> Result<void> {
+Result<void> Netlink::Impl::makeLink(std::string_view name, Message creation, std::vector<Message> finish) {
+    return pool.with([&](NlSocket& socket) -> Result<void> {
         WEFT_TRY(socket.request(creation, what("create", name)));
         Result<void> outcome;
         const auto onError = [&](size_t, Error error) {
             if (outcome) outcome = std::move(error);
         };
-        WEFT_TRY(socket.batch(finish, what("set up", name), onError,
-                              [&](const nlmsghdr& header) { link = decodeLink(header); }));
+        WEFT_TRY(socket.batch(finish, what("set up", name), onError));
         if (!outcome) {
             Message removal(RTM_DELLINK, 0);
             removal.header(linkHeader()).put(IFLA_IFNAME, name);
             (void)socket.request(removal, what("remove half-made", name));
         }
         return outcome;
-    }));
-    return link;
+    });
 }
 
 Result<Link> Netlink::createBridge(const BridgeSpec& spec) {
@@ -334,8 +330,9 @@ Result<Link> Netlink::createBridge(const BridgeSpec& spec) {
     };
     Message creation = newLink(spec.name, spec.mac);
     putBridge(creation, spec.multicastSnooping);
-    auto made = impl_->makeLink(spec.name, std::move(creation), finish(0));
-    if (made || made.error().code != ErrorCode::AlreadyExists) return made;
+    const auto made = impl_->makeLink(spec.name, std::move(creation), finish(0));
+    if (made) return getLink(spec.name);
+    if (made.error().code != ErrorCode::AlreadyExists) return made.error();
 
     WEFT_ASSIGN(const Link link, getLink(spec.name));
     if (link.kind != "bridge" || !isOwn(link, spec.alias)) return heldBy(spec.name, link);
@@ -348,16 +345,15 @@ Result<Link> Netlink::createBridge(const BridgeSpec& spec) {
 
 // Creates by `create`; when something of its name is in the way and is weft's own, removes that and tries once more.
 template <typename Create>
-Result<Link> Netlink::Impl::recreate(Netlink& netlink,
-                                     std::initializer_list<std::pair<std::string_view, std::string_view>> names,
-                                     Create create) {
-    Result<Link> made = create();
+std::invoke_result_t<Create> Netlink::Impl::recreate(
+    Netlink& netlink, std::initializer_list<std::pair<std::string_view, std::string_view>> names, Create create) {
+    auto made = create();
     if (made || made.error().code != ErrorCode::AlreadyExists) return made;
     for (const auto& [name, alias] : names) {
         auto link = netlink.getLink(name);
         if (!link) {
             if (link.error().code == ErrorCode::NotFound) continue;
-            return link;
+            return link.error();
         }
         if (!isOwn(*link, alias)) return heldBy(name, *link);
         WEFT_TRY(netlink.deleteLink(link->index));
@@ -365,10 +361,10 @@ Result<Link> Netlink::Impl::recreate(Netlink& netlink,
     return create();
 }
 
-Result<Link> Netlink::createVeth(const VethSpec& spec) {
+Result<LinkIndex> Netlink::createVeth(const VethSpec& spec) {
     WEFT_TRY(checkName(spec.name));
     WEFT_TRY(checkName(spec.peerName));
-    const auto create = [&] {
+    const auto create = [&]() -> Result<LinkIndex> {
         Message creation = newLink(spec.name, spec.mac);
         creation.put(IFLA_MTU, spec.mtu).put(IFLA_NUM_TX_QUEUES, kVethQueues).put(IFLA_NUM_RX_QUEUES, kVethQueues);
         if (spec.master != 0) creation.put(IFLA_MASTER, static_cast<uint32_t>(spec.master));
@@ -393,14 +389,15 @@ Result<Link> Netlink::createVeth(const VethSpec& spec) {
         if (!spec.peerAlias.empty()) finish.push_back(finishLink(spec.peerName, spec.peerAlias));
         // Last, so that no packet passes before the port is as it should be.
         if (spec.up) finish.emplace_back(changeLink(0, IFF_UP, IFF_UP)).put(IFLA_IFNAME, spec.name);
-        return impl_->makeLink(spec.name, std::move(creation), std::move(finish));
+        WEFT_TRY(impl_->makeLink(spec.name, std::move(creation), std::move(finish)));
+        return linkIndex(spec.name);
     };
     return impl_->recreate(*this, {{spec.name, spec.alias}, {spec.peerName, spec.peerAlias}}, create);
 }
 
 Result<Link> Netlink::createMacvlan(const MacvlanSpec& spec) {
     WEFT_TRY(checkName(spec.name));
-    const auto create = [&] {
+    const auto create = [&]() -> Result<Link> {
         Message creation = newLink(spec.name, spec.mac);
         creation.put(IFLA_LINK, static_cast<uint32_t>(spec.parent));
         if (spec.mtu != 0) creation.put(IFLA_MTU, spec.mtu);
@@ -408,7 +405,8 @@ Result<Link> Netlink::createMacvlan(const MacvlanSpec& spec) {
                 [&] { creation.put(IFLA_MACVLAN_MODE, uint32_t{1} << static_cast<unsigned>(spec.mode)); });
         std::vector<Message> finish;
         finish.push_back(finishLink(spec.name, spec.alias));
-        return impl_->makeLink(spec.name, std::move(creation), std::move(finish));
+        WEFT_TRY(impl_->makeLink(spec.name, std::move(creation), std::move(finish)));
+        return getLink(spec.name);
     };
     return impl_->recreate(*this, {{spec.name, spec.alias}}, create);
 }
@@ -430,11 +428,12 @@ Result<Link> Netlink::createVxlan(const VxlanSpec& spec) {
         if (spec.up) steps.emplace_back(changeLink(index, IFF_UP, IFF_UP)).put(IFLA_IFNAME, spec.name);
         return steps;
     };
-    const auto create = [&] {
+    const auto create = [&]() -> Result<Link> {
         Message creation = newLink(spec.name, spec.mac);
         if (spec.mtu != 0) creation.put(IFLA_MTU, spec.mtu);
         putVxlan(creation, spec.vxlan);
-        return impl_->makeLink(spec.name, std::move(creation), finish(0));
+        WEFT_TRY(impl_->makeLink(spec.name, std::move(creation), finish(0)));
+        return getLink(spec.name);
     };
 
     auto existing = getLink(spec.name);

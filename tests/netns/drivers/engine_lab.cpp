@@ -84,10 +84,8 @@ void EngineLab::SetUp() {
                 "echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables; "
                 "echo 0 > /proc/sys/net/bridge/bridge-nf-call-ip6tables; ip link set lo up");
     auto netlink = must(net::Netlink::open());
-    const net::Link eth0 =
-        must(netlink->createVeth({.name = "eth0", .peerName = "out0", .alias = "wire", .mtu = 1450}));
+    must(netlink->createVeth({.name = "eth0", .peerName = "out0", .alias = "wire", .mtu = 1450}));
     must(netlink->moveTo(must(netlink->getLink("out0")).index, *outside_, "eth0"));
-    static_cast<void>(eth0);
     EXPECT_EQ(shellInside(*host_,
                           "ip addr add 192.0.2.1/24 dev eth0; ip addr add 2001:db8::1/64 dev eth0 nodad; "
                           "ip route add default via 192.0.2.2; ip route add default via 2001:db8::2"),

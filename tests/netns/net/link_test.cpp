@@ -84,7 +84,7 @@ TEST_F(LinkTest, LinkLeftHalfMadeIsReplaced) {
     ip("link add br0 group 2003134068 type bridge");
     must(netlink_->createBridge({.name = "br0", .alias = "weft:n"}));
     ip("link add h0 group 2003134068 type veth peer name c0");
-    EXPECT_EQ(must(netlink_->createVeth(vethSpec(0))).alias, "weft:e0");
+    EXPECT_EQ(must(netlink_->getLink(must(netlink_->createVeth(vethSpec(0))))).alias, "weft:e0");
     must(netlink_->deleteLink("h0"));
     must(netlink_->deleteLink("br0"));
 }
@@ -94,7 +94,7 @@ TEST_F(LinkTest, VethIsAPortReadyToUse) {
     VethSpec spec = vethSpec(br.index);
     spec.port = {.hairpin = true, .isolated = true, .learning = false, .unicastFlood = false, .neighSuppress = true};
     spec.peerAlias = "weft:c0";
-    const Link made = must(netlink_->createVeth(spec));
+    const Link made = must(netlink_->getLink(must(netlink_->createVeth(spec))));
     EXPECT_EQ(made.master, br.index);
     EXPECT_EQ(made.kind, "veth");
     EXPECT_TRUE(made.up);
@@ -114,7 +114,7 @@ TEST_F(LinkTest, VethIsAPortReadyToUse) {
     }
 
     // Again: replaced, the peer too.
-    EXPECT_NE(must(netlink_->createVeth(spec)).index, made.index);
+    EXPECT_NE(must(netlink_->createVeth(spec)), made.index);
     must(netlink_->setPortFlags(must(netlink_->getLink("h0")).index, {.hairpin = false}));
     EXPECT_THAT(ip("-d link show h0"), HasSubstr("hairpin off"));
     EXPECT_THAT(ip("-d link show h0"), HasSubstr("isolated on"));
@@ -138,7 +138,7 @@ TEST_F(LinkTest, ErrorsNameTheReason) {
     EXPECT_EQ(absent.error().sysErrno, ENODEV);
     EXPECT_EQ(netlink_->createVeth({.name = "a-name-of-16-chr", .peerName = "c", .alias = "x"}).error().code,
               ErrorCode::InvalidArgument);
-    const LinkIndex link = must(netlink_->createVeth(vethSpec(0))).index;
+    const LinkIndex link = must(netlink_->createVeth(vethSpec(0)));
     const auto tooBig = netlink_->setMtu(link, 70000);
     ASSERT_FALSE(tooBig);
     EXPECT_EQ(tooBig.error().sysErrno, EINVAL);
@@ -219,26 +219,26 @@ TEST_F(LinkTest, DiscardedLinksGoInTheBackground) {
     std::vector<double> removal;
     for (int i = 0; i < 50; ++i) {
         const Stopwatch create;
-        const LinkIndex link = must(netlink_->createVeth(vethSpec(br.index, i))).index;
+        const LinkIndex link = must(netlink_->createVeth(vethSpec(br.index, i)));
         creation.push_back(create.us());
         const Stopwatch discard;
         netlink_->discardLink(link);
         removal.push_back(discard.us());
     }
     // One of a discarded link's name: replaced, and not removed with it.
-    netlink_->discardLink(must(netlink_->createVeth(vethSpec(br.index))).index);
-    const Link again = must(netlink_->createVeth(vethSpec(br.index)));
+    netlink_->discardLink(must(netlink_->createVeth(vethSpec(br.index))));
+    const LinkIndex again = must(netlink_->createVeth(vethSpec(br.index)));
     netlink_->waitForDiscarded();
     const auto left = must(netlink_->listLinks({.kind = "veth", .master = br.index}));
     ASSERT_EQ(left.size(), 1U);
-    EXPECT_EQ(left[0].index, again.index);
+    EXPECT_EQ(left[0].index, again);
     std::sort(creation.begin(), creation.end());
     std::sort(removal.begin(), removal.end());
     std::printf("in turn: create p50 %.0f us, p95 %.0f us; discard p50 %.0f us\n", creation[25], creation[47],
                 removal[25]);
 
     netlink_->discardLink(br.index);
-    netlink_->discardLink(again.index);
+    netlink_->discardLink(again);
     netlink_ = must(Netlink::openIn(ns_));  // destruction waits for the removal
     EXPECT_EQ(must(netlink_->listLinks()).size(), 1U);
 }
@@ -253,7 +253,7 @@ TEST_F(LinkTest, ManyVethsAreMadeAndRemovedFast) {
         VethSpec spec = vethSpec(br.index, i);
         spec.port = {.hairpin = true};
         const Stopwatch watch;
-        links.push_back(must(netlink_->createVeth(spec)).index);
+        links.push_back(must(netlink_->createVeth(spec)));
         creation.push_back(watch.us());
     }
     for (int i = 0; i < 10; ++i) {
