@@ -84,7 +84,10 @@ class Chaos:
         if "weftd" in victims:
             host.start_plugin()
         if "dockerd" in victims:
-            host.start_engine()
+            try:
+                host.start_engine()
+            except CommandFailed:  # it waits 15 s for its containerd, too little under this load: systemd would start it again
+                host.start_engine()
 
     def rounds(self, victims, count):
         """Kills `count` times while all workers are busy, then lets them end."""
