@@ -4,7 +4,8 @@
 #include <bpf/libbpf.h>
 
 #include <cerrno>
-#include <utility>
+#include <functional>
+#include <string>
 
 #include "net/fast_path_object.h"
 
@@ -44,10 +45,6 @@ Result<FastPath> FastPath::load(const NetNs& ns) {
     }
     return FastPath(ns, object.release());
 }
-
-FastPath::~FastPath() = default;
-FastPath::FastPath(FastPath&&) noexcept = default;
-FastPath& FastPath::operator=(FastPath&&) noexcept = default;
 
 Result<void> FastPath::setPorts(const Ports& ports) {
     return runIn(*ns_, std::function<Result<void>()>([&] { return enter(ports); }));

@@ -28,9 +28,6 @@ public:
     // For links in `ns`, which must outlive it. The table is empty. Unsupported, with the kernel's reason, where BPF is
     // not to be had.
     static Result<FastPath> load(const NetNs& ns);
-    ~FastPath();
-    FastPath(FastPath&&) noexcept;
-    FastPath& operator=(FastPath&&) noexcept;
 
     // The table becomes this. Entries that the kernel does not take (there is room for 16,384) are left out, and the
     // first of them is told.

@@ -849,34 +849,27 @@ void OverlayDriver::shorten(const Network& network, Tunnel& tunnel) {
         tunnel.status.fastPath = true;
     }
 
-    std::map<EndpointId, net::LinkIndex> containers;
     net::FastPath::Ports ports;
+    std::set<net::LinkIndex> links{tunnel.link};
     for (const EndpointPtr& endpoint : context_.records.endpoints(network.id())) {
-        if (!endpoint->mac) continue;
-        const auto known = tunnel.containers.find(endpoint->endpointId);
-        const auto link = known == tunnel.containers.end() ? context_.netlink.getLink(endpoint->link) : net::Link{};
-        if (!link) continue;
-        const net::LinkIndex index = known == tunnel.containers.end() ? link->index : known->second;
-        containers.emplace(endpoint->endpointId, index);
-        ports.emplace(*endpoint->mac, index);
+        const auto link = context_.netlink.linkIndex(endpoint->link);
+        if (!link || !endpoint->mac) continue;
+        ports.emplace(*endpoint->mac, *link);
+        links.insert(*link);
     }
     for (const net::FdbEntry& entry : tunnel.tables.fdb) {
         if (entry.bridgePort) ports.emplace(entry.mac, tunnel.link);
     }
-    tunnel.containers = std::move(containers);
 
     // The table comes first: what is attached may be an earlier weftd's, with entries of then.
     if (const auto done = tunnel.fastPath->setPorts(ports); !done) logDebug("{}", done.error().message);
-    std::set<net::LinkIndex> shortened;
-    const auto attach = [&](net::LinkIndex link) {
-        if (!tunnel.shortened.contains(link)) {
-            if (const auto done = tunnel.fastPath->attach(link); !done) return logDebug("{}", done.error().message);
-        }
-        shortened.insert(link);
-    };
-    attach(tunnel.link);
-    for (const auto& [id, link] : tunnel.containers) attach(link);
-    tunnel.shortened = std::move(shortened);
+    std::erase_if(links, [&](net::LinkIndex link) {
+        if (tunnel.shortened.contains(link)) return false;
+        const auto done = tunnel.fastPath->attach(link);
+        if (!done) logDebug("{}", done.error().message);
+        return !done;
+    });
+    tunnel.shortened = std::move(links);
 }
 
 // Reconciliation
@@ -932,7 +925,6 @@ void OverlayDriver::sweepNetwork(const NetworkPtr& record, Sweep& sweep) {
                   [&] { return net::setChecksumOffload(netns, link->name, false); });
     }
     if (sweep.dryRun()) return;
-    tunnel.containers.clear();  // the bridge driver may have made their links anew
     if (auto done = refresh(record); !done) sweep.fail("overlay", name, done.error());
 }
 

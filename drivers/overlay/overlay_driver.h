@@ -134,8 +134,7 @@ private:
         net::LinkIndex bridge = 0;
         Tables tables;
         std::optional<net::FastPath> fastPath;
-        std::set<net::LinkIndex> shortened;               // links that it is attached to
-        std::map<EndpointId, net::LinkIndex> containers;  // of this host, by the links that they are at
+        std::set<net::LinkIndex> shortened;  // links that it is attached to
         OverlayStatus status;
     };
     // A network's record and what was read from it.

@@ -46,9 +46,8 @@ protected:
     }
 
     void addPort(const std::string& name, Station& station) {
-        must(netlink_->createVeth(
+        station.port = must(netlink_->createVeth(
             {.name = name, .peerName = name + "c", .alias = "t", .peerMac = station.mac, .master = bridge_}));
-        station.port = must(netlink_->getLink(name)).index;
     }
     std::string nft(const std::string& rules) { return runInside(ns_, "nft '" + rules + "'"); }
     bool ping(const std::string& to) {
