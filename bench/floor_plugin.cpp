@@ -1,7 +1,6 @@
 // The floor of the connect benchmark: a network plugin that does nothing but hand over a veth made beforehand, so that
 // what remains is the engine's own time. The runner makes links floor0..floorN-1 and their peers, enslaved to a bridge.
-// A network with -o gateway=true has its gateway named, as every network with a way out has, and then the engine has
-// more to do: it moves the container's default route there, and takes leave of the network that had it.
+// It names the network's gateway, so that the engine has as much to do as for any network with a way out.
 //
 //     floor_plugin SOCKET LINKS
 #include <httplib.h>
@@ -40,11 +39,9 @@ int main(int argc, char** argv) {
         return json{{"Scope", "local"}, {"ConnectivityScope", "local"}};
     });
     on("NetworkDriver.CreateNetwork", [&](const json& body) {
+        const std::string prefix = body.at("IPv4Data").at(0).at("Gateway");
         const std::scoped_lock lock(mutex);
-        if (body.at("Options").at("com.docker.network.generic").contains("gateway")) {
-            const std::string prefix = body.at("IPv4Data").at(0).at("Gateway");
-            gateways[body.at("NetworkID")] = prefix.substr(0, prefix.find('/'));
-        }
+        gateways[body.at("NetworkID")] = prefix.substr(0, prefix.find('/'));
         return json::object();
     });
     for (const char* method : {"DeleteNetwork", "CreateEndpoint", "Leave", "DiscoverNew", "ProgramExternalConnectivity",
@@ -58,10 +55,8 @@ int main(int argc, char** argv) {
         auto& link = used[body.at("EndpointID").get<std::string>()];
         link = free.back();
         free.pop_back();
-        const auto gateway = gateways.find(body.at("NetworkID"));
         return json{{"InterfaceName", {{"SrcName", link}, {"DstPrefix", "eth"}}},
-                    {"Gateway", gateway == gateways.end() ? "" : gateway->second},
-                    {"DisableGatewayService", gateway == gateways.end()}};
+                    {"Gateway", gateways.at(body.at("NetworkID"))}};
     });
     on("NetworkDriver.DeleteEndpoint", [&](const json& body) {
         const std::scoped_lock lock(mutex);

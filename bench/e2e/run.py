@@ -23,10 +23,27 @@ from lab import IMAGE, PLUGIN_COMMAND, Lab, Plugin, sweep, wait_for  # noqa: E40
 
 REPOSITORY = os.path.dirname(os.path.dirname(HERE))
 BIN = os.path.join(REPOSITORY, "build", "bin")
-FLOOR_LINKS = 4
-# Name: driver and options. A network with a way out names a gateway, to which the engine then moves the container's
-# default route; "bare" hands over a link and no more.
-NETWORKS = {"docker": ["bridge"], "weft": ["weft-bridge"], "floor": ["floor", "-o", "gateway=true"], "bare": ["floor"]}
+NETWORKS = {"docker": "bridge", "weft": "weft-bridge", "floor": "floor"}  # name: driver
+FLOOR_LINKS = 3
+# Each driver is measured on a container that has a network of the same driver already. The engine gives the default
+# route to the network whose name comes first: it moves to NETWORKS from home(name, "z"), and stays with home(name, "a").
+HOMES = {"z": "the default route moves to the new network", "a": "the default route stays where it is"}
+# Run on a host: keeps that many connections in the kernel's table, two to each port, by UDP nobody answers.
+CONNECTIONS = """
+import contextlib, socket, sys, time
+senders = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+while True:
+    for sender in senders:
+        for port in range(1000, 1000 + int(sys.argv[2]) // len(senders)):
+            with contextlib.suppress(OSError):
+                sender.sendto(b"", (sys.argv[1], port))
+    time.sleep(10)
+"""
+
+
+def home(network, letter):
+    """Name of the network that a container was on before it is connected to this one."""
+    return f"{letter}-{network}"
 
 
 class Bench:
@@ -43,8 +60,9 @@ class Bench:
         self.host.spawn(f"{BIN}/floor_plugin", "/run/docker/plugins/floor.sock", str(FLOOR_LINKS))
         wait_for(lambda: Http(self.plugin_socket("floor")), "the floor plugin listens")
         for number, (name, driver) in enumerate(NETWORKS.items()):
-            self.host.docker("network", "create", "-d", *driver, "--subnet", f"10.40.{number}.0/24", name)
-        self.host.docker("network", "create", "--internal", "base")
+            self.host.docker("network", "create", "-d", driver, "--subnet", f"10.40.{number}.0/24", name)
+            for letter in HOMES:
+                self.host.docker("network", "create", "-d", driver, home(name, letter))
 
     def plugin_socket(self, name):
         return f"/proc/{self.host.pid}/root/run/docker/plugins/{name}.sock"
@@ -53,45 +71,75 @@ class Bench:
 
     def connect(self):
         print("network connect and disconnect of a running container, the engine's API, interleaved")
-        self.host.docker("run", "-d", "--network", "base", "--name", "walker", IMAGE)
-        connects = {name: [] for name in NETWORKS}
-        disconnects = {name: [] for name in NETWORKS}
-        for turn in range(self.options.rounds + 5):
+        for letter in HOMES:
+            self.start_walkers(letter)
+            self.connect_from(letter, self.options.rounds)
+            self.host.docker("rm", "-f", *NETWORKS)
+        self.own_time()
+
+    def start_walkers(self, letter):
+        """A container for each network, named like it, that is not yet on it."""
+        for name in NETWORKS:
+            self.host.docker("run", "-d", "--network", home(name, letter), "--name", name, IMAGE)
+
+    def walk(self, what, name):
+        self.engine.call("POST", f"/networks/{name}/{what}", {"Container": name})
+
+    def connect_from(self, letter, rounds):
+        print(f"{HOMES[letter]}:")
+        times = {(what, name): [] for what in ("connect", "disconnect") for name in NETWORKS}
+        for turn in range(rounds + 5):
             for name in NETWORKS:
-                on = timed(self.engine.call, "POST", f"/networks/{name}/connect", {"Container": "walker"})
-                off = timed(self.engine.call, "POST", f"/networks/{name}/disconnect", {"Container": "walker"})
-                if turn >= 5:  # the first ones warm up
-                    connects[name].append(on)
-                    disconnects[name].append(off)
-        for what, times in (("connect", connects), ("disconnect", disconnects)):
+                for what in ("connect", "disconnect"):
+                    taken = timed(self.walk, what, name)
+                    if turn >= 5:  # the first ones warm up
+                        times[what, name].append(taken)
+        for what in ("connect", "disconnect"):
             for name in NETWORKS:
-                row(f"{what} {name}", times[name], None if name == "docker" else times["docker"])
-            medians = {name: statistics.median(values) for name, values in times.items()}
+                row(f"{what} {name}", times[what, name], None if name == "docker" else times[what, "docker"])
+            medians = {name: statistics.median(times[what, name]) for name in NETWORKS}
             limit(f"{what}: weft over Docker's bridge", medians["weft"], medians["docker"])
             limit(f"{what}: weft over the floor", medians["weft"] - medians["floor"], 5)
-        self.host.docker("rm", "-f", "walker")
-        self.own_time()
 
     def own_time(self):
         """weftd's own durations, from its log, for a container with a published port."""
-        self.host.docker("run", "-d", "--network", "base", "-p", "8085:80", "--name", "walker", IMAGE)
+        self.host.docker("run", "-d", "--network", home("weft", "z"), "-p", "8085:80", "--name", "weft", IMAGE)
         mark = os.path.getsize(self.host.log("weftd"))
         for _ in range(self.options.rounds):
             for what in ("connect", "disconnect"):
-                self.engine.call("POST", f"/networks/weft/{what}", {"Container": "walker"})
-        self.host.docker("rm", "-f", "walker")
+                self.walk(what, "weft")
+        self.host.docker("rm", "-f", "weft")
         with open(self.host.log("weftd"), encoding="utf-8") as log:
             log.seek(mark)
             calls = re.findall(r"method=NetworkDriver\.(\w+).*?duration_ms=([\d.]+)", log.read())
         durations = {}
         for method, duration in calls:
             durations.setdefault(method, []).append(float(duration))
-        for method in ("CreateEndpoint", "Join", "ProgramExternalConnectivity", "Leave", "DeleteEndpoint"):
+        for method in ("CreateEndpoint", "Join", "ProgramExternalConnectivity", "RevokeExternalConnectivity", "Leave",
+                       "DeleteEndpoint"):
             if method in durations:
                 row(f"weftd: {method}", durations[method])
         start = sum(statistics.median(durations.get(method, [0]))
                     for method in ("CreateEndpoint", "Join", "ProgramExternalConnectivity"))
         limit("weftd's CreateEndpoint + Join + ProgramExternalConnectivity", start, 3)
+
+    def busy_host(self, count=50000):
+        talk = self.host.spawn(sys.executable, "-c", CONNECTIONS, self.lab.router(self.host), str(count))
+        known = lambda: int(self.host.run("cat", "/proc/sys/net/netfilter/nf_conntrack_count"))  # noqa: E731
+        wait_for(lambda: known() >= count, f"{count} connections")
+        rounds = self.options.rounds // 3
+        print(f"{known()} connections on the host, ", end="")
+        self.start_walkers("z")
+        self.connect_from("z", rounds)
+        self.host.docker("rm", "-f", *NETWORKS)
+        removals = {name: [] for name in ("docker", "weft")}
+        for _ in range(rounds):
+            for name, times in removals.items():
+                self.host.docker("run", "-d", "--network", name, "--name", name, IMAGE)
+                times.append(timed(self.engine.call, "DELETE", f"/containers/{name}?force=1"))
+        for name, times in removals.items():
+            row(f"rm {name}", times, None if name == "docker" else removals["docker"])
+        talk.end()
 
     # --- acceptance 4: many ports ---
 
@@ -254,7 +302,7 @@ def main():
     parser.add_argument("--idle-seconds", type=int, default=30)
     parser.add_argument("--iptables", default="nft", help="the engine's flavour: nft or legacy")
     parser.add_argument("--firewall", default="nft", help="weft's back end: nft or iptc")
-    parser.add_argument("--only", default="connect,ports,data_path,connection_rate,many", help="parts, by comma")
+    parser.add_argument("--only", default="connect,busy_host,ports,data_path,connection_rate,many", help="parts, by comma")
     options = parser.parse_args()
     sweep()
     # On a disk, not in memory: a write's way to the disk is part of what is measured.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Where the time of a `network connect` goes: the engine's netlink requests, by the kernel's syscall tracepoints.
 
-Prints the median of each step for Docker's bridge, weft-bridge and the two floors of run.py, interleaved in one run.
+Prints the median of each step for the networks of run.py, interleaved in one run.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-from run import IMAGE, NETWORKS, Bench, Lab, sweep
+from run import HOMES, NETWORKS, Bench, Lab, sweep
 
 MOVE, DUMP = 40, 20  # bytes of the requests: a link goes to another namespace; all connections are listed
 STEPS = ("request to move: IPAM, records, CreateEndpoint, Join", "move of the link into the container's namespace",
@@ -93,29 +93,32 @@ def main():
         os.execvpe("unshare", ["unshare", "--mount", sys.executable, *sys.argv], {**os.environ, "WEFT_TRACE": "1"})
     sweep()
     state = tempfile.mkdtemp(prefix="weft-bench-", dir="/var/tmp")
-    times = {name: [] for name in NETWORKS}
+    times = {(letter, name): [] for letter in HOMES for name in NETWORKS}
     try:
         with Lab() as lab:
             bench = Bench(lab, state, options)
-            bench.host.docker("run", "-d", "--network", "base", "--name", "walker", IMAGE)
-            trace = Trace(bench.host.engine.pid)
-            try:
-                for _ in range(options.rounds + 5):
-                    for name in NETWORKS:
-                        trace.mark(f"begin {name}")
-                        bench.engine.call("POST", f"/networks/{name}/connect", {"Container": "walker"})
-                        trace.mark("end")
-                        bench.engine.call("POST", f"/networks/{name}/disconnect", {"Container": "walker"})
-            finally:
-                lines = trace.end()
-            for name, begin, end, requests in connects(lines):
-                times[name].append((*split(begin, end, requests), end - begin))
+            for letter in HOMES:
+                bench.start_walkers(letter)
+                trace = Trace(bench.host.engine.pid)
+                try:
+                    for _ in range(options.rounds + 5):
+                        for name in NETWORKS:
+                            trace.mark(f"begin {name}")
+                            bench.walk("connect", name)
+                            trace.mark("end")
+                            bench.walk("disconnect", name)
+                finally:
+                    lines = trace.end()
+                bench.host.docker("rm", "-f", *NETWORKS)
+                for name, begin, end, requests in connects(lines):
+                    times[letter, name].append((*split(begin, end, requests), end - begin))
     finally:
         shutil.rmtree(state, ignore_errors=True)
-    print(f"{'ms, medians':56}" + "".join(f"{name:>8}" for name in NETWORKS))
-    for number, step in enumerate((*STEPS, "all")):
-        print(f"{step:56}" + "".join(
-            f"{statistics.median(entry[number] for entry in entries[5:]):8.2f}" for entries in times.values()))
+    for letter, where in HOMES.items():
+        print(f"{'ms, medians; ' + where:56}" + "".join(f"{name:>8}" for name in NETWORKS))
+        for number, step in enumerate((*STEPS, "all")):
+            print(f"{step:56}" + "".join(
+                f"{statistics.median(entry[number] for entry in times[letter, name][5:]):8.2f}" for name in NETWORKS))
 
 
 if __name__ == "__main__":
