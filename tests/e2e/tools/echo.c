@@ -8,7 +8,8 @@
 //                                               sends TEXT once, prints the answer; exit 1: refused or no answer
 //   weft-echo keepalive [-i MS] [-d MS] [-s SPORT] PROTO HOST PORT
 //                                               one connection, a message each MS; at the end (duration, SIGTERM)
-//                                               prints one JSON line with counts, longest gap and who answered
+//                                               prints one JSON line with counts, longest gap, the gaps over a second
+//                                               as [end by CLOCK_MONOTONIC, length] in ms, and who answered
 //   weft-echo scan HOST FROM TO                 prints the TCP ports that accept, one a line
 //   weft-echo forge LINK MAC SRC DST PORT TEXT  an IPv4 UDP datagram with any addresses, to a given neighbour
 //
@@ -269,6 +270,8 @@ static int serve(int count, char **arguments) {
 
 // --- ask, keepalive ---
 
+enum { LONG_GAP_MS = 1000, MAX_GAPS = 200 };
+
 struct Target {
     int type;  // SOCK_STREAM, SOCK_DGRAM; SOCK_RAW: SCTP
     int timeoutMs, intervalMs, durationMs, sourcePort;
@@ -375,7 +378,9 @@ static int ask(int count, char **arguments) {
 static int keepalive(int count, char **arguments) {
     struct Target target = parseTarget(count, arguments);
     int fd = connected(&target), broken = 0;
-    long long start = nowMs(), last = start, next = start, gap = 0, sent = 0, received = 0;
+    long long start = nowMs(), last = start, next = start, longest = 0, sent = 0, received = 0;
+    long long gaps[MAX_GAPS][2];
+    int gapCount = 0;
     char text[MAX_TEXT], server[64], servers[MAX_TEXT] = "";
     while (!stopped && !broken && nowMs() - start < target.durationMs) {
         if (nowMs() >= next) {
@@ -386,8 +391,13 @@ static int keepalive(int count, char **arguments) {
         long long wait = next - nowMs();
         int got = receiveText(&target, fd, text, wait > 0 ? (int)wait : 0);
         if (got > 0) {
-            if (nowMs() - last > gap) gap = nowMs() - last;
-            last = nowMs();
+            long long now = nowMs(), gap = now - last;
+            if (gap > longest) longest = gap;
+            if (gap > LONG_GAP_MS && gapCount < MAX_GAPS) {
+                gaps[gapCount][0] = now;
+                gaps[gapCount++][1] = gap;
+            }
+            last = now;
             received++;
             if (sscanf(text, "%63s", server) == 1 && !strstr(servers, server) && strlen(servers) < 400)
                 sprintf(servers + strlen(servers), "%s\"%s\"", *servers ? ", " : "", server);
@@ -395,9 +405,10 @@ static int keepalive(int count, char **arguments) {
             broken = errno;
         }
     }
-    if (nowMs() - last > gap) gap = nowMs() - last;
-    printf("{\"sent\": %lld, \"received\": %lld, \"longest_gap_ms\": %lld, \"servers\": [%s], \"error\": \"%s\"}\n", sent,
-           received, gap, servers, broken ? strerror(broken) : "");
+    if (nowMs() - last > longest) longest = nowMs() - last;
+    printf("{\"sent\": %lld, \"received\": %lld, \"longest_gap_ms\": %lld, \"gaps\": [", sent, received, longest);
+    for (int i = 0; i < gapCount; i++) printf("%s[%lld, %lld]", i ? ", " : "", gaps[i][0], gaps[i][1]);
+    printf("], \"servers\": [%s], \"error\": \"%s\"}\n", servers, broken ? strerror(broken) : "");
     return 0;
 }
 
