@@ -19,7 +19,7 @@ build:
 	cmake --preset release $(CCACHE) $(CONFIGURE_FLAGS)
 	cmake --build $(BUILD) -j $(JOBS)
 
-test: test-unit test-netns test-e2e
+test: deps test-unit test-netns test-e2e
 
 test-unit: build
 	ctest --test-dir $(BUILD) -L unit -j $(JOBS) --output-on-failure --repeat until-pass:2
