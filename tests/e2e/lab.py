@@ -34,6 +34,8 @@ REPOSITORY = os.path.dirname(os.path.dirname(HERE))
 PLUGIN_COMMAND = (f"{REPOSITORY}/build/bin/weftd --plugin-dir /run/docker/plugins --state-dir {{state}} --run-dir /run/weft"
                   " --firewall {firewall}")
 DOCKER = "/usr/bin/docker"
+# Another engine than the installed one: a folder of dockerd, containerd and what they start.
+ENGINE_DIRECTORY = os.environ.get("WEFT_ENGINE_DIRECTORY", "")
 IMAGE = "weft-test"
 PREFIX = "weft-t"  # of every directory and cgroup a run makes
 ROOT = "/dev/shm"  # memory: an engine's image store and SQLite files should not wait for a disk
@@ -299,7 +301,7 @@ class DockerHost(Machine):
     def start_engine(self, *extra):
         """Starts dockerd and waits until it answers."""
         self.engine = self._daemon("dockerd", [
-            "dockerd", "--data-root", os.path.join(self.directory, "docker"), "--exec-root", "/run/docker",
+            "env", f"PATH={ENGINE_DIRECTORY}:{os.environ['PATH']}", "dockerd", "--data-root", os.path.join(self.directory, "docker"), "--exec-root", "/run/docker",
             "--pidfile", "/run/docker.pid", "--storage-driver", "overlay2",
             "--cgroup-parent", f"/{self.lab.name}-{self.name}",
             "-H", "unix:///run/docker.sock", "-H", f"unix://{self.docker_socket}", *self.engine_args, *extra])

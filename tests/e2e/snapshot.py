@@ -47,6 +47,10 @@ def _socket_lines(text):
     return [" ".join(words[:1] + words[4:5]) for words in map(str.split, text.splitlines())]
 
 
+# What the iptables command leaves of a table when its last rule is removed; engines from 27 on use raw now and then.
+_EMPTY_TABLE = re.compile(r"table ip6? raw( chain [A-Z]+( type .* policy accept;)?)?")
+
+
 def _rule_lines(text):
     """nft or iptables-save text without counters, each line with the table and chain it stands in."""
     lines, path = [], []
@@ -61,7 +65,7 @@ def _rule_lines(text):
             path = [line]
         elif line and not line.startswith("#"):
             lines.append(" ".join([*path, line]))
-    return lines
+    return [line for line in lines if not _EMPTY_TABLE.fullmatch(line)]
 
 
 _SUMMARIES = {"link": _link_lines, "address": _address_lines, "route": _route_lines, "route6": _route_lines,
