@@ -29,6 +29,8 @@ test-netns: build
 
 test-e2e: plugin
 	python3 tests/e2e/run.py --retries 1
+	packaging/engine.sh trixie $(BUILD)/engine-trixie
+	WEFT_ENGINE_DIRECTORY=$(BUILD)/engine-trixie python3 tests/e2e/run.py --retries 1 --iptables nft
 	python3 tests/e2e/overlay.py --retries 2 --reach-limit 2000 --underlay bridged --iptables nft
 	python3 tests/e2e/overlay.py --retries 2 --reach-limit 2000 --underlay routed --iptables legacy
 	python3 tests/e2e/swarm.py --retries 1

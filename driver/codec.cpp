@@ -20,8 +20,7 @@ constexpr const char* kEnableIpv6 = "com.docker.network.enable_ipv6";
 constexpr const char* kPortMap = "com.docker.network.portmap";
 constexpr const char* kExposedPorts = "com.docker.network.endpoint.exposedports";
 constexpr const char* kMacAddress = "com.docker.network.endpoint.macaddress";
-constexpr const char* kEndpointPrefix = "com.docker.network.endpoint.";
-constexpr const char* kPrivatePrefix = "com.docker.network.driver.private.";
+constexpr const char* kLinkName = "com.docker.network.endpoint.ifname";
 
 std::string dump(const Json& json) {
     // Messages may quote what a client sent: never throw for bytes that are not UTF-8.
@@ -288,15 +287,6 @@ Result<std::optional<MacAddress>> endpointMac(const Fields& interface, const Fie
 }
 
 // What the user gave with --driver-opt lies flat beside the engine's own keys; of it only strings can be the user's.
-std::map<std::string, std::string> driverOptions(const Fields& options) {
-    std::map<std::string, std::string> map;
-    for (const auto& [name, value] : options.json().items()) {
-        const bool engines = name.starts_with(kEndpointPrefix) || name.starts_with(kPrivatePrefix) || name == kPortMap;
-        if (!engines && value.is_string()) map[name] = value.get<std::string>();
-    }
-    return map;
-}
-
 Result<EndpointKey> endpointKey(const Fields& request) {
     WEFT_ASSIGN(std::string networkId, request.id("NetworkID"));
     WEFT_ASSIGN(std::string endpointId, request.id("EndpointID"));
@@ -367,7 +357,15 @@ Result<CreateEndpointRequest> decodeCreateEndpoint(std::string_view body) {
     WEFT_ASSIGN(const Fields options, fields.object("Options"));
     WEFT_ASSIGN(request.mac, endpointMac(interface, options));
     WEFT_ASSIGN(request.ports, portOptions(options));
-    request.options = driverOptions(options);
+    WEFT_ASSIGN(const std::string linkName, options.text(kLinkName));
+    if (!linkName.empty()) {
+        // Engines 28 and 29 let their own drivers name the link; of a plugin they take a prefix and add a number.
+        return makeError(
+            ErrorCode::Unsupported,
+            fmt::format("{} (interface_name in Compose): the engine numbers a plugin's links itself; leave "
+                        "it out, or create the network with -o com.docker.network.container_iface_prefix=…",
+                        options.path(kLinkName)));
+    }
     return request;
 }
 

@@ -82,7 +82,6 @@ struct CreateEndpointRequest {
     std::optional<IpPrefix> addressV6;
     std::optional<MacAddress> mac;
     PortOptions ports;
-    std::map<std::string, std::string> options;  // per-endpoint --driver-opt
 };
 
 // Only what the request left open may be set: the engine fails on anything else.

@@ -35,7 +35,7 @@ PLUGIN_COMMAND = (f"{REPOSITORY}/build/bin/weftd --plugin-dir /run/docker/plugin
                   " --firewall {firewall}")
 DOCKER = "/usr/bin/docker"
 # Another engine than the installed one: a folder of dockerd, containerd and what they start.
-ENGINE_DIRECTORY = os.environ.get("WEFT_ENGINE_DIRECTORY", "")
+ENGINE_DIRECTORY = os.path.abspath(os.environ.get("WEFT_ENGINE_DIRECTORY", "/usr/bin"))
 IMAGE = "weft-test"
 PREFIX = "weft-t"  # of every directory and cgroup a run makes
 ROOT = "/dev/shm"  # memory: an engine's image store and SQLite files should not wait for a disk

@@ -62,7 +62,6 @@ TEST(Codec, CreateEndpointReadsAddressesMacPortsAndOptions) {
     EXPECT_EQ(request->address, prefix("10.1.0.2/24"));
     EXPECT_EQ(request->addressV6, prefix("fd00::2/64"));
     EXPECT_EQ(request->mac->str(), "02:00:00:00:00:09");
-    EXPECT_EQ(request->options, (std::map<std::string, std::string>{{"my.option", "yes"}}));
     EXPECT_EQ(request->ports.exposed, (std::vector<ExposedPort>{{IpProtocol::Tcp, 80}, {IpProtocol::Udp, 53}}));
     EXPECT_EQ(request->ports.bindings,
               (std::vector<PortBinding>{{IpProtocol::Tcp, 80, std::nullopt, 8080, 0},
@@ -76,6 +75,15 @@ TEST(Codec, TheInterfacesMacGoesBeforeTheOptions) {
         "Options":{"com.docker.network.endpoint.macaddress":"AgAAAAAJ"}})");
     ASSERT_TRUE(request);
     EXPECT_EQ(request->mac->str(), "02:42:00:00:00:01");
+}
+
+// A wish that a plugin cannot fulfil is refused, not forgotten.
+TEST(Codec, TheNameOfALinkIsTheEngines) {
+    const auto request = decodeCreateEndpoint(
+        R"({"NetworkID":"n","EndpointID":"e","Options":{"com.docker.network.endpoint.ifname":"lan0"}})");
+    ASSERT_FALSE(request);
+    EXPECT_EQ(request.error().code, ErrorCode::Unsupported);
+    EXPECT_THAT(request.error().message, HasSubstr("container_iface_prefix"));
 }
 
 struct Malformed {

@@ -209,7 +209,7 @@ TEST_P(Replay, IsUnderstoodToTheLastField) {
             }
         } else if (method == "NetworkDriver.CreateEndpoint") {
             const Json& options = request["Options"];
-            EXPECT_EQ(driver_.endpoint.address->str(), request["Interface"]["Address"]);
+            EXPECT_EQ(driver_.endpoint.address ? driver_.endpoint.address->str() : "", request["Interface"]["Address"]);
             const std::string mac = request["Interface"]["MacAddress"];
             EXPECT_EQ(driver_.endpoint.mac ? driver_.endpoint.mac->str() : "", mac);
             EXPECT_EQ(driver_.endpoint.ports.bindings.size(),
