@@ -310,14 +310,16 @@ PendingWrite RecordStore::erase(const NetworkId& networkId) {
             networks_.erase(found);
         }
     }
-    return queue([networkId](Transaction& transaction) -> Result<void> {
-        WEFT_ASSIGN(Statement endpoints, transaction.prepare("DELETE FROM drivers_endpoints WHERE network = ?"));
-        endpoints.bind(networkId.str());
-        WEFT_TRY(endpoints.run());
-        WEFT_ASSIGN(Statement network, transaction.prepare("DELETE FROM drivers_networks WHERE id = ?"));
-        network.bind(networkId.str());
-        return network.run();
-    });
+    return queue(
+        [networkId](Transaction& transaction) -> Result<void> {
+            WEFT_ASSIGN(Statement endpoints, transaction.prepare("DELETE FROM drivers_endpoints WHERE network = ?"));
+            endpoints.bind(networkId.str());
+            WEFT_TRY(endpoints.run());
+            WEFT_ASSIGN(Statement network, transaction.prepare("DELETE FROM drivers_networks WHERE id = ?"));
+            network.bind(networkId.str());
+            return network.run();
+        },
+        Urgency::Now, true);
 }
 
 PendingWrite RecordStore::erase(const NetworkId& networkId, const EndpointId& endpointId) {
@@ -333,11 +335,13 @@ PendingWrite RecordStore::erase(const NetworkId& networkId, const EndpointId& en
             }
         }
     }
-    return queue([endpointId](Transaction& transaction) -> Result<void> {
-        WEFT_ASSIGN(Statement statement, transaction.prepare("DELETE FROM drivers_endpoints WHERE id = ?"));
-        statement.bind(endpointId.str());
-        return statement.run();
-    });
+    return queue(
+        [endpointId](Transaction& transaction) -> Result<void> {
+            WEFT_ASSIGN(Statement statement, transaction.prepare("DELETE FROM drivers_endpoints WHERE id = ?"));
+            statement.bind(endpointId.str());
+            return statement.run();
+        },
+        Urgency::Now, true);
 }
 
 Result<void> RecordStore::noteHostChange(const std::string& setting, const std::string& before) {
@@ -350,12 +354,12 @@ Result<void> RecordStore::noteHostChange(const std::string& setting, const std::
         .wait();
 }
 
-PendingWrite RecordStore::queue(Job job, Urgency urgency) {
+PendingWrite RecordStore::queue(Job job, Urgency urgency, bool repeated) {
     std::promise<Result<void>> promise;
     PendingWrite pending(promise.get_future());
     {
         const std::lock_guard lock(queueMutex_);
-        queue_.push_back({std::move(job), std::move(promise)});
+        queue_.push_back({std::move(job), std::move(promise), repeated});
         urgent_ |= urgency == Urgency::Now;
     }
     queued_.notify_one();
@@ -363,19 +367,30 @@ PendingWrite RecordStore::queue(Job job, Urgency urgency) {
 }
 
 void RecordStore::writeLoop() {
+    std::vector<Job> owed;  // failed, and to be done before what comes next
     std::unique_lock lock(queueMutex_);
     for (;;) {
-        queued_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-        if (!urgent_ && !stopping_) queued_.wait_for(lock, kSoon, [this] { return stopping_ || urgent_; });
-        if (queue_.empty()) return;
+        const auto due = [this] { return stopping_ || !queue_.empty(); };
+        owed.empty() ? queued_.wait(lock, due) : static_cast<void>(queued_.wait_for(lock, kRepeatAfter, due));
+        if (!urgent_ && !stopping_ && !queue_.empty()) {
+            queued_.wait_for(lock, kSoon, [this] { return stopping_ || urgent_; });
+        }
+        const bool last = stopping_ && queue_.empty();
+        if (last && owed.empty()) return;
         std::deque<Queued> batch = std::exchange(queue_, {});
         urgent_ = false;
         lock.unlock();
         const Result<void> written = database_.write([&](Transaction& transaction) -> Result<void> {
+            for (const Job& job : owed) WEFT_TRY(job(transaction));
             for (const Queued& queued : batch) WEFT_TRY(queued.job(transaction));
             return {};
         });
-        for (Queued& queued : batch) queued.done.set_value(written);
+        if (written) owed.clear();
+        for (Queued& queued : batch) {
+            if (!written && queued.repeated) owed.push_back(std::move(queued.job));
+            queued.done.set_value(written);
+        }
+        if (last) return;
         lock.lock();
     }
 }

@@ -6,7 +6,7 @@
 // Writing: put and erase change memory at once and queue the disk; the returned PendingWrite tells when it is there.
 // So a handler starts its write, does its kernel work meanwhile, and waits for both before it answers. One thread
 // writes the queue in order, everything queued in one transaction. Who gets an error from wait() puts the former record
-// back.
+// back; but what is erased stays so in memory, and is erased on disk when that can be written again.
 //
 // Urgency::Soon is for what the kernel can tell again or what is void after a crash anyway: it costs no disk wait of
 // its own and is there within kSoon.
@@ -115,6 +115,8 @@ public:
     static constexpr std::chrono::seconds kLockPatience{8};
 
     static constexpr std::chrono::milliseconds kSoon{20};
+    // What could not be erased is tried again with the next write, and after this time.
+    static constexpr std::chrono::milliseconds kRepeatAfter{1000};
 
     // Give it to Database::open.
     static SchemaComponent schema();
@@ -157,6 +159,7 @@ private:
     struct Queued {
         Job job;
         std::promise<Result<void>> done;
+        bool repeated;  // until it is done, whoever was told that it failed
     };
     struct NetworkEntry {
         NetworkPtr record;
@@ -166,7 +169,7 @@ private:
     };
 
     Result<void> load();
-    PendingWrite queue(Job job, Urgency urgency = Urgency::Now);
+    PendingWrite queue(Job job, Urgency urgency = Urgency::Now, bool repeated = false);
     void writeLoop();
     static void unindex(NetworkEntry& entry, const EndpointRecord& record);
     void remember(const EndpointPtr& record);  // with mutex_ held

@@ -131,6 +131,32 @@ TEST_F(RecordStoreTest, ErasingANetworkTakesItsEndpoints) {
     EXPECT_FALSE(store_->endpoint(endpointId(1)));
 }
 
+// The engine has forgotten what it asked to delete, whatever the answer was.
+TEST_F(RecordStoreTest, WhatCouldNotBeErasedGoesWhenTheDiskWorksAgain) {
+    const auto sql = [this](const char* text) {
+        must(database_->write([text](Transaction& transaction) -> Result<void> {
+            WEFT_ASSIGN(Statement statement, transaction.prepare(text));
+            return statement.run();
+        }));
+    };
+    must(store_->put(networkRecord()).wait());
+    must(store_->put(endpointRecord(1)).wait());
+    must(store_->put(endpointRecord(2)).wait());
+    sql("CREATE TRIGGER full BEFORE DELETE ON drivers_endpoints BEGIN SELECT RAISE(ABORT, 'disk full'); END");
+    EXPECT_FALSE(store_->erase(kNetwork, endpointId(1)).wait());
+    EXPECT_FALSE(store_->put(endpointRecord(3)).wait());  // shares its fate
+    sql("DROP TRIGGER full");
+    must(store_->put(endpointRecord(4)).wait());
+    sql("CREATE TRIGGER full BEFORE DELETE ON drivers_endpoints BEGIN SELECT RAISE(ABORT, 'disk full'); END");
+    EXPECT_FALSE(store_->erase(kNetwork, endpointId(2)).wait());
+    sql("DROP TRIGGER full");
+    open();  // and nothing else was written
+    EXPECT_FALSE(store_->endpoint(endpointId(1)));
+    EXPECT_FALSE(store_->endpoint(endpointId(2)));
+    EXPECT_FALSE(store_->endpoint(endpointId(3)));
+    EXPECT_TRUE(store_->endpoint(endpointId(4)));
+}
+
 TEST_F(RecordStoreTest, OneAtATimePerNetwork) {
     const auto held = must(store_->lock(kNetwork));
     std::thread([&] {
