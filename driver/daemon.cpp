@@ -69,6 +69,8 @@ constexpr std::chrono::seconds kReconcileEvery{60};
 constexpr std::chrono::seconds kCollectEvery{10};
 constexpr size_t kPastRepairs = 20;
 constexpr size_t kGrownPages = 256;  // since memory was given back: worth doing it again
+// A plugin's call: the engine has no timeout of its own, and holds a network's lock meanwhile.
+constexpr std::chrono::milliseconds kAnswerWithin{9500};
 // Of links that vanished: time for the engine to take leave of them itself.
 constexpr std::chrono::seconds kLinkPatience{2};
 
@@ -458,8 +460,9 @@ Result<void> Daemon::startServing() {
 
     std::vector<HttpListener> listeners;
     const auto listen = [&](ListeningSocket socket, HttpHandler handler, std::optional<uint32_t> onlyUser,
-                            HttpErrorBody errorBody) {
-        listeners.push_back({UniqueFd(::dup(socket.fd())), std::move(handler), std::move(errorBody), onlyUser});
+                            HttpErrorBody errorBody, std::optional<std::chrono::milliseconds> answerWithin) {
+        listeners.push_back(
+            {UniqueFd(::dup(socket.fd())), std::move(handler), std::move(errorBody), onlyUser, answerWithin});
         logInfo("listening path={} from={}", socket.path(), socket.inherited() ? "systemd" : "weftd");
         sockets_.push_back(std::move(socket));
     };
@@ -478,12 +481,11 @@ Result<void> Daemon::startServing() {
         PluginApi& plugin = *plugins_.back();
         listen(
             std::move(socket), [&plugin](const HttpRequest& request) { return plugin.handle(request); }, {},
-            pluginErrorBody);
+            pluginErrorBody, kAnswerWithin);
     }
     WEFT_ASSIGN(ListeningSocket control, listenUnix(config_.runDir + "/weft.sock", 0600));
-    listen(
-        std::move(control), [this](const HttpRequest& request) { return control_->handle(request); }, ::geteuid(),
-        controlErrorBody);
+    listen(std::move(control), [this](const HttpRequest& request) { return control_->handle(request); }, ::geteuid(),
+           controlErrorBody, {});
     if (!config_.metrics.empty()) {
         WEFT_ASSIGN(UniqueFd socket, listenLoopback(config_.metrics));
         listeners.push_back({std::move(socket),

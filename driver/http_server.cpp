@@ -114,6 +114,8 @@ std::string_view statusText(int status) {
             return "Request Header Fields Too Large";
         case 501:
             return "Not Implemented";
+        case 504:
+            return "Gateway Timeout";
         default:
             return "Bad Request";
     }
@@ -174,9 +176,10 @@ struct HttpServer::Impl {
         const HttpListener* listener = nullptr;
         enum class State : uint8_t { Reading, Working, Draining } state = State::Reading;
         std::string input;
-        std::optional<Time> deadline;  // of a request begun, or of draining
+        std::optional<Time> deadline;  // of a request begun, of its answer, or of draining; event thread only
         size_t drained = 0;
-        bool close = false;  // set by the worker: answer sent, do not go on
+        bool close = false;     // set by the worker: answer sent, do not go on
+        bool answered = false;  // with the mutex held: the worker's turn to send, or the event thread has given up
     };
 
     std::vector<HttpListener> listeners;
@@ -306,6 +309,10 @@ struct HttpServer::Impl {
         for (Connection* connection : late) {
             if (connection->state == Connection::State::Draining) {
                 drop(*connection);
+            } else if (isWorking(*connection)) {
+                giveUp(*connection);
+            } else if (connection->input.empty()) {
+                clearDeadline(*connection);  // answered in time
             } else {
                 refuse(*connection, 408,
                        fmt::format("request not complete within {} ms", limits.requestTimeout.count()));
@@ -351,11 +358,14 @@ struct HttpServer::Impl {
         connections.erase(connection.fd.get());
     }
 
+    bool isWorking(const Connection& connection) {
+        const std::lock_guard lock(mutex);
+        return connection.state == Connection::State::Working;
+    }
+
     void readable(Connection& connection) {
-        {
-            const std::lock_guard lock(mutex);
-            if (connection.state == Connection::State::Working) return;
-        }
+        if (isWorking(connection)) return;
+        if (connection.state == Connection::State::Reading && connection.input.empty()) clearDeadline(connection);
         std::array<char, 16384> chunk{};
         for (;;) {
             const ssize_t count = ::recv(connection.fd.get(), chunk.data(), chunk.size(), 0);
@@ -395,13 +405,29 @@ struct HttpServer::Impl {
             return;
         }
         clearDeadline(connection);
+        if (const auto within = connection.listener->answerWithin) setDeadline(connection, *within);
         {
             const std::lock_guard lock(mutex);
             connection.state = Connection::State::Working;
+            connection.answered = false;
             queue.push_back(&connection);
             if (idleWorkers < queue.size() && workers < kMaxWorkers) addWorker();
         }
         work.notify_one();
+    }
+
+    // A worker has the connection, or will have it; what it would answer goes nowhere.
+    void giveUp(Connection& connection) {
+        clearDeadline(connection);
+        {
+            const std::lock_guard lock(mutex);
+            if (std::exchange(connection.answered, true)) return;
+        }
+        const std::string text = fmt::format("not done within {} ms", connection.listener->answerWithin->count());
+        logWarn("request answered for its handler: {}", text);
+        const std::string answer = rawError(504, text, connection.listener->errorBody);
+        ::send(connection.fd.get(), answer.data(), answer.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+        ::shutdown(connection.fd.get(), SHUT_WR);
     }
 
     // Answers from the event thread, then drops what the peer still sends: closing with unread bytes would reset the
@@ -429,6 +455,7 @@ struct HttpServer::Impl {
             for (Connection* connection : back) connection->state = Connection::State::Reading;
         }
         for (Connection* connection : back) {
+            clearDeadline(*connection);
             if (connection->close) {
                 startDraining(*connection);
             } else {
@@ -475,9 +502,12 @@ struct HttpServer::Impl {
             if (queue.empty()) continue;
             Connection* connection = queue.front();
             queue.pop_front();
-            lock.unlock();
-            const bool keep = serve(*connection);
-            lock.lock();
+            bool keep = false;
+            if (!connection->answered) {
+                lock.unlock();
+                keep = serve(*connection);
+                lock.lock();
+            }
             finish(*connection, keep);
         }
         --workers;
@@ -485,11 +515,15 @@ struct HttpServer::Impl {
     }
 
     // True: the connection stays open.
-    bool serve(Connection& connection) const {
+    bool serve(Connection& connection) {
         const HttpFrame frame = frameRequest(connection.input);
         bool close = false;
         const std::string answer =
             Parser(connection.listener->handler, connection.listener->errorBody).answer(frame.head, frame.body, close);
+        {
+            const std::lock_guard lock(mutex);
+            if (std::exchange(connection.answered, true)) return false;
+        }
         connection.input.erase(0, frame.size);
         return sendAll(connection.fd.get(), answer, limits.responseTimeout) && !close;
     }

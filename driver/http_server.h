@@ -50,6 +50,9 @@ struct HttpListener {
     HttpErrorBody errorBody;
     // Only peers of this user and root may talk (SO_PEERCRED); others get 403. Unix sockets only.
     std::optional<uint32_t> onlyUser;
+    // A request is answered within this time from its last byte: 504 if its handler is not done, which then finishes
+    // for itself, or never runs if it still waits for a worker.
+    std::optional<std::chrono::milliseconds> answerWithin{};
 };
 
 struct HttpLimits {

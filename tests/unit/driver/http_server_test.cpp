@@ -17,11 +17,13 @@ namespace {
 
 class HttpServerTest : public ::testing::Test {
 protected:
-    void serve(HttpHandler handler, HttpLimits limits = {}, std::optional<uint32_t> onlyUser = {}) {
+    void serve(HttpHandler handler, HttpLimits limits = {}, std::optional<uint32_t> onlyUser = {},
+               std::optional<std::chrono::milliseconds> answerWithin = {}) {
         auto socket = listenUnix(path_, 0660);
         ASSERT_TRUE(socket) << socket.error().message;
         std::vector<HttpListener> listeners;
-        listeners.push_back({UniqueFd(::dup(socket->fd())), std::move(handler), pluginErrorBody, onlyUser});
+        listeners.push_back(
+            {UniqueFd(::dup(socket->fd())), std::move(handler), pluginErrorBody, onlyUser, answerWithin});
         sockets_.push_back(std::move(*socket));
         auto server = HttpServer::start(std::move(listeners), limits);
         ASSERT_TRUE(server) << server.error().message;
@@ -182,6 +184,40 @@ TEST_F(HttpServerTest, GivesUpOnAPeerThatDoesNotReadItsAnswer) {
     const auto start = std::chrono::steady_clock::now();
     server_->stop();
     EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+}
+
+TEST_F(HttpServerTest, AnswersForAHandlerThatTakesTooLong) {
+    std::promise<void> release;
+    const std::shared_future<void> released = release.get_future().share();
+    std::atomic<int> ended{0};
+    serve(
+        [&](const HttpRequest& request) {
+            if (request.path == "/slow") released.wait();
+            ++ended;
+            return echo(request);
+        },
+        {}, {}, std::chrono::milliseconds(300));
+    // All workers, and more that wait for one.
+    std::vector<std::unique_ptr<RawClient>> clients;
+    for (size_t i = 0; i < kMaxWorkers + 10; ++i) {
+        clients.push_back(std::make_unique<RawClient>(path_));
+        clients.back()->send("POST /slow HTTP/1.1\r\n\r\n");
+    }
+    for (auto& client : clients) {
+        const RawAnswer answer = client->receive();
+        EXPECT_EQ(answer.status, 504);
+        EXPECT_NE(answer.body.find("not done within 300 ms"), std::string::npos);
+        EXPECT_TRUE(client->closedByPeer());
+    }
+    EXPECT_EQ(ended, 0);
+    release.set_value();
+    // Of a connection that goes on, only the request under way counts.
+    RawClient kept(path_);
+    EXPECT_EQ(kept.post("fast", "").status, 200);
+    std::this_thread::sleep_for(std::chrono::milliseconds(400));
+    EXPECT_EQ(kept.post("fast", "").status, 200);
+    server_->stop();
+    EXPECT_EQ(ended, static_cast<int>(kMaxWorkers) + 2);
 }
 
 TEST_F(HttpServerTest, StopFinishesTheCallsUnderWay) {
