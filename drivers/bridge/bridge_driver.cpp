@@ -22,6 +22,11 @@ constexpr std::chrono::milliseconds kCreatePatience{3500};
 constexpr const char* kGatewayAuxV4 = "DefaultGatewayIPv4";
 constexpr const char* kGatewayAuxV6 = "DefaultGatewayIPv6";
 
+Result<void> writeSysctl(const net::NetNs& ns, const std::string& setting, std::string_view value) {
+    WEFT_TRY(net::runIn(ns, [&] { return net::setSysctl(setting, value); }));
+    return {};
+}
+
 Error notFound(std::string_view what, const std::string& brief) {
     return makeError(ErrorCode::NotFound, "no " + std::string(what) + " " + brief);
 }
@@ -271,47 +276,50 @@ void BridgeDriver::ensureBridge(Network& network, Sweep& sweep) {
     if (own && (link->alias != spec.alias || link->mtu != spec.mtu || link->mac != *spec.mac))
         sweep.fix("link", name, "settings restored", createBridge);
 
-    const auto sysctls = bridgeSysctls(name, network.request(), network.options);
-    for (const auto& [setting, value] : sysctls) {
+    std::string changes;  // of a user's bridge, which gets back what it had: addresses, and settings as they were
+    const auto note = [&changes](const std::string& change) { changes += (changes.empty() ? "" : " ") + change; };
+    std::vector<std::pair<std::string, std::string>> settings;
+    for (auto& [setting, value] : bridgeSysctls(name, network.request(), network.options)) {
         if (!own && setting.ends_with("disable_ipv6")) continue;
         const auto read = [&, &key = setting] { return net::readSysctl(key); };
         const auto now = net::runIn(context_.netlink.netns(), read);
         // A kernel without IPv6 has none of its settings, and a network without IPv6 needs none.
         if (!now && now.error().code == ErrorCode::NotFound && !network.request().enableIpv6) continue;
         if (now && *now == value) continue;
-        sweep.fix("sysctl", setting, "set to " + value, [&, &key = setting, &wanted = value] {
-            return net::runIn(context_.netlink.netns(), std::function<Result<void>()>([&]() -> Result<void> {
-                                  WEFT_TRY(net::setSysctl(key, wanted));
-                                  return {};
-                              }));
-        });
+        // Forwarding follows the host's own switch.
+        if (now && !setting.ends_with("/forwarding")) note(setting + "=" + *now);
+        settings.emplace_back(std::move(setting), std::move(value));
     }
-
     const auto present = context_.netlink.listAddresses(link->index);
     if (!present) return sweep.fail("address", name, present.error());
-    std::string added;
+    std::vector<net::Address> addresses;
     for (const IpamData& subnet : network.subnets) {
         if (subnet.pool.family() == IpFamily::V4 && network.options.inhibitV4) continue;
         const IpPrefix wanted = gatewayAddress(subnet);
         const bool there = std::any_of(present->begin(), present->end(),
                                        [&](const net::Address& address) { return address.prefix == wanted; });
         if (there) continue;
-        net::Address address;
+        note(wanted.str());
+        net::Address& address = addresses.emplace_back();
         address.link = link->index;
         address.prefix = wanted;
         address.noDad = true;
-        if (sweep.fix("address", wanted.str() + " on " + name, "added",
-                      [&] { return context_.netlink.setAddress(address); })) {
-            added += (added.empty() ? "" : " ") + wanted.str();
-        }
     }
-    if (!own && !added.empty() && network.record->notes.empty()) {
+    if (!own && !changes.empty() && network.record->notes.empty() && !sweep.dryRun()) {
         NetworkRecord noted = *network.record;
-        noted.notes = added;
+        noted.notes = changes;
         if (auto written = context_.records.put(std::move(noted)).wait(); !written) {
-            sweep.fail("address", added, written.error());
+            return sweep.fail("link", name, written.error());
         }
         network.record = context_.records.network(network.id());
+    }
+    for (const auto& [setting, value] : settings) {
+        sweep.fix("sysctl", setting, "set to " + value,
+                  [&, &key = setting, &wanted = value] { return writeSysctl(context_.netlink.netns(), key, wanted); });
+    }
+    for (const net::Address& address : addresses) {
+        sweep.fix("address", address.prefix.str() + " on " + name, "added",
+                  [&] { return context_.netlink.setAddress(address); });
     }
     if (!link->up) sweep.fix("link", name, "set up", [&] { return context_.netlink.setUp(link->index); });
 }
@@ -336,9 +344,14 @@ Result<void> BridgeDriver::removeBridge(const NetworkRecord& record) {
     std::string_view rest = record.notes;
     while (!rest.empty()) {
         const size_t end = std::min(rest.find(' '), rest.size());
-        if (auto prefix = IpPrefix::parse(rest.substr(0, end))) {
-            if (auto removed = context_.netlink.deleteAddress(link->index, *prefix); !removed) outcome = removed;
+        const std::string_view change = rest.substr(0, end);
+        Result<void> undone;
+        if (const size_t is = change.rfind('='); is != std::string_view::npos) {
+            undone = writeSysctl(context_.netlink.netns(), std::string(change.substr(0, is)), change.substr(is + 1));
+        } else if (auto prefix = IpPrefix::parse(change)) {
+            undone = context_.netlink.deleteAddress(link->index, *prefix);
         }
+        if (!undone) outcome = undone;
         rest.remove_prefix(std::min(end + 1, rest.size()));
     }
     return outcome;

@@ -100,13 +100,18 @@ TEST_F(BridgeTest, UsersOwnBridgeIsUsedAndLeftAsItWas) {
     shellInside(host(), "ip link add br-mine type bridge; ip addr add 10.99.0.1/24 dev br-mine");
     auto request = networkRequest(1, "10.20.0.0/24", "", {{"com.docker.network.bridge.name", "br-mine"}});
     createNetwork(request);
+    // Without the guard of a network this opens the host's own 127.0.0.1 to whoever is on the bridge.
+    const std::string localnet = "cat /proc/sys/net/ipv4/conf/br-mine/route_localnet";
+    EXPECT_EQ(shellInside(host(), localnet), "1\n");
     Container a = connect(endpointRequest(request, 1, "10.20.0.2/24"));
     EXPECT_TRUE(reach(host(), ip("10.20.0.2"), 80, a.ns, 80));
     disconnect(a);
+    restart();
     must(d.bridge->deleteNetwork(request.networkId));
     const std::string left = shellInside(host(), "ip addr show br-mine");
     EXPECT_THAT(left, HasSubstr("10.99.0.1/24"));
     EXPECT_THAT(left, Not(HasSubstr("10.20.0.1")));
+    EXPECT_EQ(shellInside(host(), localnet), "0\n");
     shellInside(host(), "ip link del br-mine");
 }
 
