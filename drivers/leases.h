@@ -1,8 +1,11 @@
 // An endpoint's addresses as leases of weft's IPAM; without effect for addresses of another IPAM.
 #pragma once
 
+#include <set>
+
 #include "base/result.h"
 #include "drivers/record_store.h"
+#include "ipam/local_ipam.h"
 #include "ipam/pool_book.h"
 
 namespace weft {
@@ -34,6 +37,16 @@ inline Result<void> restoreLeases(ipam::PoolBook& ipam, const RecordStore& recor
         }
     }
     return ipam.restoreBindings(networkId, bindings);
+}
+
+// Networks whose subnet the engine gave back to weft's IPAM. It does so right before DeleteNetwork, which it never
+// repeats.
+inline std::set<NetworkId> givenBack(const ipam::PoolBook& ipam) {
+    std::set<NetworkId> networks;
+    for (const ipam::PoolInfo& pool : ipam.listPools()) {
+        if (pool.record.released) networks.insert(pool.record.network);
+    }
+    return networks;
 }
 
 }  // namespace weft

@@ -178,8 +178,9 @@ Result<void> BridgeDriver::makeNetwork(NetworkRecord asked) {
     ensureBridge(network, sweep);
     ensureForwarding(network, sweep);
     WEFT_TRY(sweep.outcome());
+    WEFT_TRY(ensureSynced());
     {
-        const std::shared_lock rules(rules_);
+        const auto rules = lockRules();
         undo.push([&] { static_cast<void>(context_.firewall.removeNetwork(request.networkId)); });
         WEFT_TRY(context_.firewall.setNetwork(rulesOf(network)));
     }
@@ -360,8 +361,12 @@ Result<void> BridgeDriver::removeBridge(const NetworkRecord& record) {
 Result<void> BridgeDriver::deleteNetwork(const NetworkId& networkId) {
     WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(networkId));
     const NetworkPtr record = context_.records.network(networkId);
-    if (!isMine(record)) return {};
+    return isMine(record) ? removeNetwork(*record) : Result<void>();
+}
 
+// With its lock held.
+Result<void> BridgeDriver::removeNetwork(const NetworkRecord& record) {
+    const NetworkId& networkId = record.request.networkId;
     // The engine forgets the network whatever the answer is. So the record goes in any case; what stays in the kernel
     // is a leftover that the next sweep finds by its mark.
     Result<void> outcome;
@@ -370,13 +375,14 @@ Result<void> BridgeDriver::deleteNetwork(const NetworkId& networkId) {
     };
     for (const EndpointPtr& endpoint : context_.records.endpoints(networkId)) attempt(release(*endpoint));
     {
-        const std::shared_lock rules(rules_);
+        const auto rules = lockRules();
         PendingWrite written = context_.records.erase(networkId);
-        attempt(context_.firewall.removeNetwork(networkId));
-        attempt(removeBridge(*record));
-        attempt(poolsOf(*record).detachPools(networkId));
+        if (synced_) attempt(context_.firewall.removeNetwork(networkId));
+        attempt(removeBridge(record));
         attempt(written.wait());
     }
+    // Last: a record without its pool would keep a subnet that IPAM gives to the next.
+    attempt(poolsOf(record).detachPools(networkId));
     const std::lock_guard stale(staleMutex_);
     std::erase_if(staleMacs_, [&](const auto& entry) { return entry.first.first == networkId; });
     return outcome;
@@ -563,7 +569,7 @@ Result<void> BridgeDriver::release(const EndpointRecord& endpoint) {
     };
     std::optional<PendingWrite> written;
     {
-        const std::shared_lock rules(rules_);
+        const auto rules = lockRules();
         written = context_.records.erase(endpoint.networkId, endpoint.endpointId);
         attempt(withdraw(endpoint));
     }
@@ -617,7 +623,7 @@ Result<void> BridgeDriver::leave(const NetworkId& networkId, const EndpointId& e
     record.sandboxKey.clear();
     record.published.clear();
     record.changed = context_.clock.wall();
-    const std::shared_lock rules(rules_);
+    const auto rules = lockRules();
     static_cast<void>(context_.records.put(std::move(record), Urgency::Soon));  // DeleteEndpoint follows at once
     return withdraw(*known);
 }

@@ -4,6 +4,7 @@
 // reconcile() brings the kernel there again after whatever happened. See README.md beside this file.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -117,6 +118,7 @@ private:
     // A container joined it in this kernel instance, so the engine is up or was.
     [[nodiscard]] bool hasRunning(const NetworkId& networkId) const;
     Result<void> removeBridge(const NetworkRecord& record);
+    Result<void> removeNetwork(const NetworkRecord& record);
 
     // Endpoint
     static Result<void> checkAddresses(const Network& network, const CreateEndpointRequest& request);
@@ -139,8 +141,13 @@ private:
     bool releaseIfDead(const EndpointPtr& holder, const NetworkId& locked);
     Result<void> holdPorts(const EndpointRecord& endpoint);
 
+    // Rules
+    std::shared_lock<std::shared_timed_mutex> lockRules();
+    // Before whatever adds rules: a back end that does not know what an earlier process left would replace it.
+    Result<void> ensureSynced();
+
     // Reconciliation
-    void sweepNetwork(const NetworkPtr& record, const Links& links, Sweep& sweep);
+    void sweepNetwork(const NetworkPtr& record, const Links& links, bool givenBack, Sweep& sweep);
     void sweepEndpoint(const Network& network, const EndpointRecord& record, const Ports& ports, const Links& links,
                        Sweep& sweep);
     [[nodiscard]] bool isOrphan(const net::Link& link) const;
@@ -156,8 +163,10 @@ private:
     std::timed_mutex creating_;  // one network at a time is checked against all others
 
     // Shared by who changes the rules of one network or endpoint together with its record, exclusive for who makes the
-    // rules equal to all records.
+    // rules equal to all records. The gate is shut while that one waits: a stream of others would keep it out for ever.
     std::shared_timed_mutex rules_;
+    std::mutex rulesGate_;
+    std::atomic<bool> synced_{false};  // the back end knows what is in the kernel
 
     std::mutex staleMutex_;
     // MACs that users chose, of addresses that are free again: neighbours may still have them in their caches.

@@ -106,7 +106,8 @@ Result<void> BridgeDriver::publish(const Network& network, const EndpointRecord&
     Rollback undo;
     book_.hold(endpoint.endpointId, std::move(reservations));
     undo.push([&] { book_.drop(endpoint.endpointId); });
-    const std::shared_lock rules(rules_);
+    WEFT_TRY(ensureSynced());
+    const auto rules = lockRules();
     PendingWrite written = context_.records.put(record);
     undo.push([&] { static_cast<void>(context_.records.put(endpoint)); });
     if (!record.published.empty()) {
@@ -145,7 +146,8 @@ void BridgeDriver::flushUnmapped(const EndpointRecord& endpoint) {
 // Closes the endpoint's ports. The caller has put the record without them, or erased it, and holds rules_.
 Result<void> BridgeDriver::withdraw(const EndpointRecord& endpoint) {
     if (endpoint.published.empty()) return {};
-    Result<void> outcome = context_.firewall.removeEndpoint(endpoint.endpointId);
+    Result<void> outcome;
+    if (synced_) outcome = context_.firewall.removeEndpoint(endpoint.endpointId);
 
     std::vector<net::MappedFlow> flows;
     for (const firewall::PublishedPort& port : endpoint.published) {
@@ -179,7 +181,8 @@ Result<void> BridgeDriver::programExternalConnectivity(const ProgramExternalConn
     if (!endpoint->published.empty()) {
         if (endpoint->ports.bindings == request.ports.bindings) {
             WEFT_TRY(holdPorts(*endpoint));
-            const std::shared_lock rules(rules_);
+            WEFT_TRY(ensureSynced());
+            const auto rules = lockRules();
             return context_.firewall.setEndpoint(rulesOf(*endpoint));
         }
         WEFT_TRY(revokeLocked(*endpoint));
@@ -191,7 +194,7 @@ Result<void> BridgeDriver::programExternalConnectivity(const ProgramExternalConn
 Result<void> BridgeDriver::revokeLocked(const EndpointRecord& endpoint) {
     EndpointRecord record = endpoint;
     record.published.clear();
-    const std::shared_lock rules(rules_);
+    const auto rules = lockRules();
     PendingWrite written = context_.records.put(std::move(record));
     Result<void> outcome = withdraw(endpoint);
     WEFT_TRY(written.wait());

@@ -15,6 +15,9 @@ namespace {
 // A network that is busy now is looked at in the next sweep.
 constexpr std::chrono::milliseconds kSweepPatience{1000};
 
+// For those who change rules now; whoever comes later waits as long.
+constexpr std::chrono::milliseconds kRulesPatience{4000};
+
 }  // namespace
 
 firewall::Intent BridgeDriver::intent() const {
@@ -29,13 +32,30 @@ firewall::Intent BridgeDriver::intent() const {
 }
 
 Result<std::vector<Repair>> BridgeDriver::reconcileFirewall(bool dryRun) {
-    const std::unique_lock rules(rules_, RecordStore::kLockPatience);
-    if (!rules) return makeError(ErrorCode::Busy, "the firewall's rules are being changed");
+    std::unique_lock rules(rules_, std::defer_lock);
+    {
+        const std::lock_guard gate(rulesGate_);
+        if (!rules.try_lock_for(kRulesPatience)) {
+            return makeError(ErrorCode::Busy, "the firewall's rules are being changed");
+        }
+    }
     WEFT_ASSIGN(const firewall::SyncReport report, context_.firewall.sync(intent(), dryRun));
+    if (!dryRun) synced_ = true;
     std::vector<Repair> repairs;
     for (const std::string& line : report.repairs)
         repairs.push_back({"rule", line, dryRun ? "to repair" : "repaired", {}});
     return repairs;
+}
+
+std::shared_lock<std::shared_timed_mutex> BridgeDriver::lockRules() {
+    { const std::lock_guard gate(rulesGate_); }
+    return std::shared_lock(rules_);
+}
+
+Result<void> BridgeDriver::ensureSynced() {
+    if (synced_) return {};
+    WEFT_TRY(reconcileFirewall(false));
+    return {};
 }
 
 Result<std::vector<Repair>> BridgeDriver::reconcile(bool dryRun) {
@@ -54,7 +74,10 @@ Result<std::vector<Repair>> BridgeDriver::reconcile(bool dryRun) {
         if (overlayPools_ != nullptr) sweepPools(*overlayPools_, sweep);
     }
     sweepOrphans(links, sweep);
-    for (const NetworkPtr& record : myNetworks()) sweepNetwork(record, links, sweep);
+    const std::set<NetworkId> over = givenBack(context_.ipam);
+    for (const NetworkPtr& record : myNetworks()) {
+        sweepNetwork(record, links, over.contains(record->request.networkId), sweep);
+    }
 
     auto rules = reconcileFirewall(dryRun);
     if (!rules)
@@ -66,7 +89,7 @@ Result<std::vector<Repair>> BridgeDriver::reconcile(bool dryRun) {
     return sweep.take();
 }
 
-void BridgeDriver::sweepNetwork(const NetworkPtr& listed, const Links& links, Sweep& sweep) {
+void BridgeDriver::sweepNetwork(const NetworkPtr& listed, const Links& links, bool givenBack, Sweep& sweep) {
     const NetworkId id = listed->request.networkId;
     const auto lock = context_.records.lock(id, kSweepPatience);
     const NetworkPtr record = context_.records.network(id);
@@ -86,6 +109,9 @@ void BridgeDriver::sweepNetwork(const NetworkPtr& listed, const Links& links, Sw
         sweepEndpoint(*network, *endpoint, ports, links, sweep);
     }
     if (hasRunning(id)) ensureForwarding(*network, sweep);
+    if (givenBack && context_.records.endpointCount(id) == 0) {
+        sweep.fix("network", id.brief(), "removed: its subnet was given back", [&] { return removeNetwork(*record); });
+    }
 }
 
 bool BridgeDriver::hasRunning(const NetworkId& networkId) const {
@@ -171,7 +197,7 @@ void BridgeDriver::sweepOrphans(const Links& links, Sweep& sweep) {
             remove.push_back(&link);
         }
     }
-    orphans_ = std::move(seen);
+    if (!sweep.dryRun()) orphans_ = std::move(seen);
     std::vector<net::LinkIndex> indexes;
     for (const net::Link* link : remove) {
         indexes.push_back(link->index);

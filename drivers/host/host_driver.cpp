@@ -150,7 +150,11 @@ Result<void> HostDriver::createNetwork(const CreateNetworkRequest& request) {
 Result<void> HostDriver::deleteNetwork(const NetworkId& networkId) {
     WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(networkId));
     const NetworkPtr record = context_.records.network(networkId);
-    if (!record || record->mode != kMode) return {};
+    return record && record->mode == kMode ? removeNetwork(networkId) : Result<void>();
+}
+
+// With its lock held.
+Result<void> HostDriver::removeNetwork(const NetworkId& networkId) {
     for (const EndpointPtr& endpoint : context_.records.endpoints(networkId)) WEFT_TRY(release(*endpoint));
     Result<void> outcome = context_.records.erase(networkId).wait();
     if (auto detached = context_.ipam.detachPools(networkId); !detached && outcome) outcome = detached;
@@ -166,22 +170,22 @@ std::string HostDriver::markOf(const EndpointRecord& endpoint) {
 HostDriver::Place HostDriver::find(const EndpointRecord& endpoint) {
     Place place;
     const std::string mark = markOf(endpoint);
-    const auto marked = [&](net::Netlink& netlink) -> std::optional<net::Link> {
-        const auto links = netlink.listLinks();
-        if (!links) return std::nullopt;
+    const auto marked = [&](net::Netlink& netlink) -> Result<std::optional<net::Link>> {
+        WEFT_ASSIGN(const auto links, netlink.listLinks());
         const auto found =
-            std::find_if(links->begin(), links->end(), [&](const net::Link& link) { return link.alias == mark; });
-        if (found == links->end()) return std::nullopt;
-        return *found;
+            std::find_if(links.begin(), links.end(), [&](const net::Link& link) { return link.alias == mark; });
+        return found == links.end() ? std::nullopt : std::optional(*found);
     };
     if (auto link = context_.netlink.getLink(endpoint.link); link && link->alias == mark) {
         place.kind = Place::Kind::Host;
         place.link = std::move(*link);
         return place;
     }
-    if (auto link = marked(context_.netlink)) {
+    auto here = marked(context_.netlink);
+    if (!here) return place;  // in doubt it lives
+    if (*here) {
         place.kind = Place::Kind::Host;
-        place.link = std::move(*link);
+        place.link = std::move(**here);
         return place;
     }
     if (endpoint.sandboxKey.empty()) {
@@ -198,9 +202,11 @@ HostDriver::Place HostDriver::find(const EndpointRecord& endpoint) {
     }
     auto sandbox = net::Netlink::openIn(*ns);
     if (!sandbox) return place;
-    if (auto link = marked(**sandbox)) {
+    auto inside = marked(**sandbox);
+    if (!inside) return place;
+    if (*inside) {
         place.kind = Place::Kind::Sandbox;
-        place.link = std::move(*link);
+        place.link = std::move(**inside);
         place.sandbox = std::move(*sandbox);
     } else {
         place.kind = Place::Kind::Nowhere;
@@ -429,6 +435,7 @@ Result<void> HostDriver::deleteEndpoint(const NetworkId& networkId, const Endpoi
 Result<std::vector<Repair>> HostDriver::reconcile(bool dryRun) {
     const std::lock_guard sweeping(sweeping_);
     Sweep sweep(dryRun);
+    const std::set<NetworkId> over = givenBack(context_.ipam);
     for (const NetworkPtr& network : context_.records.networks(kMode)) {
         const NetworkId id = network->request.networkId;
         const auto lock = context_.records.lock(id, kSweepPatience);
@@ -439,6 +446,9 @@ Result<std::vector<Repair>> HostDriver::reconcile(bool dryRun) {
             }
         }
         for (const EndpointPtr& endpoint : context_.records.endpoints(id)) sweepEndpoint(*endpoint, sweep);
+        if (over.contains(id) && context_.records.endpointCount(id) == 0) {
+            sweep.fix("network", id.brief(), "removed: its subnet was given back", [&] { return removeNetwork(id); });
+        }
     }
     sweepOrphans(sweep);
     if (!dryRun) started_ = true;

@@ -69,6 +69,7 @@ private:
     HostDriver(DriverContext context, std::string instance);
 
     Result<NetworkPtr> load(const NetworkId& networkId) const;
+    Result<void> removeNetwork(const NetworkId& networkId);
     Result<void> checkSubnets(const CreateNetworkRequest& request, const HostOptions& options, const net::Link& parent,
                               std::vector<IpAddress>& own);
     Result<void> claim(const EndpointPtr& holder, const EndpointId& self, const std::string& what);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -113,6 +114,49 @@ TEST_F(BridgeTest, UsersOwnBridgeIsUsedAndLeftAsItWas) {
     EXPECT_THAT(left, Not(HasSubstr("10.20.0.1")));
     EXPECT_EQ(shellInside(host(), localnet), "0\n");
     shellInside(host(), "ip link del br-mine");
+}
+
+// IPAM is told before the driver, and the engine does not repeat DeleteNetwork.
+TEST_F(BridgeTest, ANetworkWhoseSubnetWasGivenBackGoes) {
+    const auto gone = networkRequest(1, "10.20.0.0/24");
+    const auto stays = networkRequest(2, "10.21.0.0/24");
+    createNetwork(gone);
+    createNetwork(stays);
+    for (const ipam::PoolInfo& pool : d.ipam->listPools()) {
+        if (pool.record.network == gone.networkId) must(d.ipam->releasePool(pool.record.id));
+    }
+    restart();
+    EXPECT_THAT(weftLinks(), ElementsAre(bridgeName(stays.networkId)));
+    EXPECT_FALSE(d.records->network(gone.networkId));
+    EXPECT_EQ(d.ipam->listPools().size(), 1U);
+    EXPECT_EQ(recorder_.kernel.networks.size(), 1U);
+    must(d.bridge->deleteNetwork(gone.networkId));
+    must(d.bridge->deleteNetwork(stays.networkId));
+}
+
+TEST_F(BridgeTest, RulesAreRepairedWhileOthersChangeThem) {
+    constexpr int kNetworks = 4;
+    std::atomic<bool> stop = false;
+    std::vector<std::thread> engine;
+    recorder_.delay = std::chrono::milliseconds(30);
+    for (int i = 1; i <= kNetworks; ++i) {
+        const auto network = networkRequest(i, "10.2" + std::to_string(i) + ".0.0/24");
+        createNetwork(network);
+        const auto request = endpointRequest(network, i, "10.2" + std::to_string(i) + ".0.2/24");
+        must(d.bridge->createEndpoint(request));
+        engine.emplace_back([this, &stop, id = request.networkId, endpoint = request.endpointId, i] {
+            const PortOptions ports{{port(80, static_cast<uint16_t>(8080 + i))}, {}};
+            while (!stop) {
+                must(d.bridge->programExternalConnectivity({id, endpoint, ports}));
+                must(d.bridge->revokeExternalConnectivity(id, endpoint));
+            }
+        });
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    EXPECT_TRUE(d.bridge->reconcileFirewall(false));
+    stop = true;
+    for (std::thread& thread : engine) thread.join();
+    for (int i = 1; i <= kNetworks; ++i) must(d.bridge->deleteNetwork(networkId(i)));
 }
 
 TEST_F(BridgeTest, EndpointIsWhatWasAskedAndGoes) {
@@ -680,6 +724,30 @@ TEST_P(PacketTest, RulesComeBackAfterARestart) {
     EXPECT_TRUE(reach(*outside_, ip("192.0.2.1"), 8080, a.ns, 80));
     EXPECT_THAT(reconcile(), IsEmpty());
     disconnect(a);
+    must(d.bridge->deleteNetwork(network.networkId));
+}
+
+// The back end is new and knows nothing of what is in the kernel.
+TEST_P(PacketTest, OtherNetworksKeepTheirRulesWhenTheFirstSweepFailed) {
+    const auto network = networkRequest(1, "10.20.0.0/24");
+    createNetwork(network);
+    Container a = connect(endpointRequest(network, 1, "10.20.0.2/24"), {{IpProtocol::Tcp, 80, {}, 8080, 0}});
+    Container b = connect(endpointRequest(network, 2, "10.20.0.3/24"));
+    const auto isOpen = [&] { return reach(*outside_, ip("192.0.2.1"), 8080, a.ns, 80).has_value(); };
+    restart(false);
+    const auto other = networkRequest(2, "10.21.0.0/24");
+    createNetwork(other);
+    EXPECT_TRUE(isOpen());
+    restart(false);
+    must(d.bridge->deleteNetwork(other.networkId));
+    EXPECT_TRUE(isOpen());
+    restart(false);
+    must(
+        d.bridge->programExternalConnectivity({b.networkId, b.endpointId, {{{IpProtocol::Tcp, 80, {}, 8081, 0}}, {}}}));
+    EXPECT_TRUE(isOpen());
+    EXPECT_TRUE(reach(*outside_, ip("192.0.2.1"), 8081, b.ns, 80));
+    disconnect(a);
+    disconnect(b);
     must(d.bridge->deleteNetwork(network.networkId));
 }
 

@@ -78,6 +78,21 @@ TEST_F(HostTest, MacvlanPutsContainersOnTheWire) {
     must(d.host->deleteNetwork(networkId(2)));
 }
 
+// As in bridge mode.
+TEST_F(HostTest, ANetworkWhoseSubnetWasGivenBackGoes) {
+    auto network = lan(1);
+    ipam::PoolRequest wanted;
+    wanted.addressSpace = network.ipv4[0].addressSpace = ipam::kLocalAddressSpace;
+    wanted.pool = network.ipv4[0].pool;
+    const auto pool = must(d.ipam->requestPool(wanted));
+    must(d.host->createNetwork(network));
+    EXPECT_THAT(sweep(), IsEmpty());
+    must(d.ipam->releasePool(pool.poolId));
+    EXPECT_THAT(sweep(), ElementsAre("network " + networkId(1).brief() + ": removed: its subnet was given back"));
+    EXPECT_FALSE(d.records->network(networkId(1)));
+    EXPECT_THAT(d.ipam->listPools(), IsEmpty());
+}
+
 TEST_F(HostTest, SubnetMustBeTheLan) {
     const auto refusal = [&](CreateNetworkRequest request) {
         const auto made = d.host->createNetwork(request);

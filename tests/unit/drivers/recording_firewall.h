@@ -2,9 +2,11 @@
 // it.
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <mutex>
 #include <optional>
+#include <thread>
 
 #include "firewall/firewall.h"
 
@@ -22,6 +24,7 @@ public:
     firewall::Tunnel tunnel;
     uint16_t resolver = 0;
     std::optional<Error> failSetEndpoint;
+    std::chrono::milliseconds delay{0};  // of changes of endpoints
 
     [[nodiscard]] firewall::Backend backend() const override { return firewall::Backend::Nft; }
 
@@ -36,12 +39,14 @@ public:
         return {};
     }
     Result<void> setEndpoint(const firewall::Endpoint& endpoint) override {
+        std::this_thread::sleep_for(delay);
         const std::lock_guard lock(mutex_);
         if (failSetEndpoint) return *failSetEndpoint;
         kernel.endpoints[endpoint.id] = endpoint;
         return {};
     }
     Result<void> removeEndpoint(const EndpointId& id) override {
+        std::this_thread::sleep_for(delay);
         const std::lock_guard lock(mutex_);
         kernel.endpoints.erase(id);
         return {};
