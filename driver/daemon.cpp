@@ -66,6 +66,8 @@ namespace {
 using Time = std::chrono::steady_clock::time_point;
 
 constexpr std::chrono::seconds kReconcileEvery{60};
+// After one that could not look at a mode's state, or not write its rules.
+constexpr std::chrono::seconds kReconcileAgain{5};
 constexpr std::chrono::seconds kCollectEvery{10};
 constexpr size_t kPastRepairs = 20;
 constexpr size_t kGrownPages = 256;  // since memory was given back: worth doing it again
@@ -198,9 +200,10 @@ private:
     Result<void> startServing();
     Result<ListeningSocket> pluginSocket(const std::string& name);
     Result<std::vector<Repair>> reconcile(bool dryRun);
-    void reconcileAndLog();
+    // When to do it again.
+    std::chrono::seconds reconcileAndLog();
     void linkChanged(const net::LinkEvent& event);
-    void repairRules();
+    bool repairRules();
     void count(const std::vector<Repair>& repairs);
     std::vector<Check> doctor();
     Result<std::vector<Check>> trace(TraceQuestion question);
@@ -234,6 +237,7 @@ private:
     std::unique_ptr<HostDriver> host_;
     std::unique_ptr<NoneDriver> none_;
     std::vector<Mode> modes_;
+    std::chrono::seconds nextReconcile_ = kReconcileEvery;  // of the first
     std::unique_ptr<firewall::Watch> rulesWatch_;
     std::set<net::LinkIndex> foreignBridges_;  // of the link monitor's thread
     std::unique_ptr<net::LinkMonitor> linkMonitor_;
@@ -276,15 +280,16 @@ Result<void> Daemon::start() {
     WEFT_TRY(startNames());
     WEFT_TRY(startSharedNetworks());
 
+    // Before the rules are read: what others change from then on is noticed.
+    WEFT_ASSIGN(rulesWatch_, firewall::Watch::start([this] { alarm_.rulesChanged(); }));
     const auto begin = clock_.now();
-    reconcileAndLog();
+    nextReconcile_ = reconcileAndLog();
     if (auto cleared = firewall::clearOther(firewall_->backend()); !cleared) {
         logWarn("remove what another firewall back end left: {}", cleared.error().message);
     }
     logInfo("kernel reconciled duration_ms={}",
             std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - begin).count());
 
-    WEFT_ASSIGN(rulesWatch_, firewall::Watch::start([this] { alarm_.rulesChanged(); }));
     WEFT_ASSIGN(linkMonitor_, net::LinkMonitor::start(netlink_->netns(),
                                                       [this](const net::LinkEvent& event) { linkChanged(event); }));
     WEFT_TRY(startServing());
@@ -491,6 +496,7 @@ Result<void> Daemon::startServing() {
         listeners.push_back({std::move(socket),
                              [this](const HttpRequest& request) { return control_->handleMetrics(request); },
                              controlErrorBody,
+                             {},
                              {}});
         logInfo("listening address={}", config_.metrics);
     }
@@ -533,17 +539,26 @@ void Daemon::count(const std::vector<Repair>& repairs) {
     }
 }
 
-void Daemon::reconcileAndLog() {
-    if (const auto repairs = reconcile(false); !repairs) logError("reconcile: {}", repairs.error().message);
+std::chrono::seconds Daemon::reconcileAndLog() {
+    const auto repairs = reconcile(false);
+    if (!repairs) {
+        logError("reconcile: {}", repairs.error().message);
+        return kReconcileAgain;
+    }
+    const bool failed = std::any_of(repairs->begin(), repairs->end(), [](const Repair& repair) {
+        return repair.error && (repair.kind == "mode" || repair.kind == "rule");
+    });
+    return failed ? kReconcileAgain : kReconcileEvery;
 }
 
-void Daemon::repairRules() {
+bool Daemon::repairRules() {
     const auto repairs = bridge_->reconcileFirewall(false);
     if (!repairs) {
         logError("repair rules: {}", repairs.error().message);
     } else {
         count(*repairs);
     }
+    return repairs.has_value();
 }
 
 std::vector<Check> Daemon::doctor() {
@@ -630,7 +645,7 @@ void Daemon::run() {
     logInfo("weftd {} serves pid={}", WEFT_VERSION, ::getpid());
     const auto watchdog = watchdogInterval();
     const auto now = [] { return std::chrono::steady_clock::now(); };
-    Time reconcileAt = now() + kReconcileEvery;
+    Time reconcileAt = now() + nextReconcile_;
     Time collectAt = now() + kCollectEvery;
     Time watchdogAt = watchdog ? now() : Time::max();
     std::set<std::string> gone;
@@ -656,7 +671,7 @@ void Daemon::run() {
             reload();
         }
         if (fds[1].revents != 0) alarm_.silence();
-        if (alarm_.takeRulesChanged()) repairRules();
+        if (alarm_.takeRulesChanged() && !repairRules()) reconcileAt = std::min(reconcileAt, now() + kReconcileAgain);
         gone.merge(alarm_.takeGone());
         if (!gone.empty() && linksAt == Time::max()) linksAt = now() + kLinkPatience;
         if (now() >= linksAt) {
@@ -664,9 +679,9 @@ void Daemon::run() {
             if (isWanted(std::exchange(gone, {}))) reconcileAt = now();
         }
         if (now() >= reconcileAt) {
-            reconcileAndLog();
+            const auto again = reconcileAndLog();
             trim();
-            reconcileAt = now() + kReconcileEvery;
+            reconcileAt = now() + again;
         }
         if (now() >= collectAt) {
             for (const auto& freed : {ipam_->collect(), sharedIpam_->collect()}) {
