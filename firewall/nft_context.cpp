@@ -2,6 +2,7 @@
 
 #include <nftables/libnftables.h>
 
+#include <mutex>
 #include <string_view>
 
 namespace weft::firewall {
@@ -43,6 +44,9 @@ Result<NftContext> NftContext::open() {
 }
 
 Result<std::string> NftContext::run(const std::string& commands) {
+    // All contexts share libnftables' list of links, which it reads for each "iif" and frees at the end (1.0.6).
+    static std::mutex links;
+    const std::lock_guard lock(links);
     const int failed = nft_run_cmd_from_buffer(context_.get(), commands.c_str());
     // Both buffers are emptied by reading them.
     const std::string output = nft_ctx_get_output_buffer(context_.get());

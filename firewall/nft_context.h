@@ -18,7 +18,7 @@ public:
 
     // Runs the commands as one transaction: all take effect or none. Returns what they printed, numbers unresolved
     // and counters left out, so that listing what was written gives the same text. NotFound when the text names a
-    // table, chain, set or element that is not there. One thread at a time.
+    // table, chain, set or element that is not there. One thread at a time; contexts of several take turns.
     Result<std::string> run(const std::string& commands);
 
     // The listing of a table ("ip filter"), without the elements of its named sets. NotFound without that table.

@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <iostream>
+#include <thread>
 
+#include "firewall/nft_context.h"
 #include "tests/netns/firewall/suite_fixture.h"
 
 namespace weft::firewall::suite {
@@ -62,6 +64,27 @@ protected:
         }
     }
 };
+// Rules of others may name a link by its index: libnftables looks it up in a list that all threads share.
+TEST_P(Nft, ListsRulesOnSeveralThreads) {
+    lab->run(Place::Host,
+             "nft 'add table inet user; add chain inet user c; add rule inet user c iif lo accept; "
+             "add rule inet user c oif lo accept'");
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; ++i) {
+        threads.emplace_back([] {
+            auto context = NftContext::open();
+            ASSERT_TRUE(context);
+            for (int n = 0; n < 500; ++n) {
+                const auto listing = context->list("inet user");
+                ASSERT_TRUE(listing);
+                EXPECT_NE(listing->find(" accept"), std::string::npos) << *listing;
+            }
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    lab->run(Place::Host, "nft delete table inet user");
+}
+
 INSTANTIATE_TEST_SUITE_P(All, Nft, testing::Values(Setting{&subjects().back(), false}), settingName);
 
 TEST_P(Nft, PublishingOnePortEachStaysFlat) {
