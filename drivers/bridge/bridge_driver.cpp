@@ -518,8 +518,8 @@ Result<CreateEndpointReply> BridgeDriver::createEndpoint(const CreateEndpointReq
     undo.push([&] { unbindLeases(pools, record); });
     PendingWrite written = context_.records.put(record);
     undo.push([&] { static_cast<void>(context_.records.erase(record.networkId, record.endpointId)); });
+    undo.push([&] { static_cast<void>(removeLink(record)); });  // it may be half made
     WEFT_TRY(addLink(network, record));
-    undo.push([&] { static_cast<void>(removeLink(record)); });
     WEFT_TRY(written.wait());
     undo.commit();
     announce(network, record);

@@ -173,7 +173,6 @@ void BridgeDriver::sweepEndpoint(const Network& network, const EndpointRecord& r
 bool BridgeDriver::isOrphan(const net::Link& link) const {
     if (link.kind != "bridge" && link.kind != "veth") return false;
     if (net::isHalfMade(link)) {
-        if (started_) return false;  // being made right now
         const auto networks = context_.records.networks();
         return std::none_of(networks.begin(), networks.end(),
                             [&](const NetworkPtr& network) { return network->link == link.name; });
