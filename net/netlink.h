@@ -70,8 +70,9 @@ struct Link {
     MacAddress mac = {};
     uint32_t mtu = 0;
     uint32_t group = 0;
-    bool up = false;       // IFF_UP: told to work
-    bool running = false;  // IFF_LOWER_UP: has a carrier
+    bool up = false;          // IFF_UP: told to work
+    bool running = false;     // IFF_LOWER_UP: has a carrier
+    bool wasRunning = false;  // has had one since it was made; always false of macvlan links
     bool loopback = false;
     LinkIndex master = 0;                       // the bridge it is a port of
     LinkIndex parent = 0;                       // veth: the other end; macvlan, vxlan: the underlay link

@@ -202,6 +202,7 @@ Link decodeLink(const nlmsghdr& message) {
     link.group = attributes.get<uint32_t>(IFLA_GROUP);
     link.up = (header->ifi_flags & IFF_UP) != 0;
     link.running = (header->ifi_flags & IFF_LOWER_UP) != 0;
+    link.wasRunning = attributes.get<uint32_t>(IFLA_CARRIER_UP_COUNT) != 0;
     link.loopback = (header->ifi_flags & IFF_LOOPBACK) != 0;
     link.master = attributes.get<LinkIndex>(IFLA_MASTER);
     link.parent = attributes.get<LinkIndex>(IFLA_LINK);

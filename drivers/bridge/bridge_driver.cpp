@@ -410,7 +410,11 @@ bool BridgeDriver::isAlive(const EndpointRecord& endpoint) {
     if (endpoint.instance != instance_) return false;
     const auto link = context_.netlink.getLink(endpoint.link);
     if (!link) return link.error().code != ErrorCode::NotFound;  // in doubt it lives
-    return link->alias == endpointMark(endpoint.endpointId);
+    return link->alias == endpointMark(endpoint.endpointId) && !cameBack(endpoint, *link);
+}
+
+bool BridgeDriver::cameBack(const EndpointRecord& endpoint, const net::Link& link) {
+    return endpoint.phase == EndpointPhase::Joined && !link.parentNetnsId && link.wasRunning && !link.running;
 }
 
 bool BridgeDriver::isAlive(const EndpointId& endpointId) {

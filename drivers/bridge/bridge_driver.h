@@ -124,6 +124,9 @@ private:
     static Result<void> checkAddresses(const Network& network, const CreateEndpointRequest& request);
     Result<void> claim(const EndpointPtr& holder, const EndpointId& self, const std::string& what);
     bool isAlive(const EndpointRecord& endpoint);
+    // Whether the engine has taken the link from the container, and its Leave never came: it gives up after some 15 s
+    // without a daemon. The container's end has been up, in the sandbox, and is back at the host.
+    static bool cameBack(const EndpointRecord& endpoint, const net::Link& link);
     Result<void> addLink(Network& network, const EndpointRecord& endpoint);
     Result<void> removeLink(const EndpointRecord& endpoint);
     Result<void> release(const EndpointRecord& endpoint);

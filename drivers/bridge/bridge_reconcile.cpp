@@ -142,6 +142,7 @@ void BridgeDriver::sweepEndpoint(const Network& network, const EndpointRecord& r
 
     const auto age = context_.clock.wall() - record.changed;
     const bool atHost = !link->parentNetnsId;
+    if (cameBack(record, *link)) return letGo("its container gave the link back");
     if (record.phase == EndpointPhase::Left && age > kLeftGrace) return letGo("left and never deleted");
     if (record.phase == EndpointPhase::Created && atHost && age > kUnjoinedGrace) return letGo("never joined");
     if (record.phase == EndpointPhase::Joined && atHost && age > kUnmovedGrace) return letGo("joined and never moved");

@@ -214,6 +214,12 @@ HostDriver::Place HostDriver::find(const EndpointRecord& endpoint) {
     return place;
 }
 
+bool HostDriver::nicCameBack(const EndpointRecord& endpoint, const Place& place) {
+    if (place.kind != Place::Kind::Host || place.link.up || endpoint.phase != EndpointPhase::Joined) return false;
+    const auto state = NicState::decode(endpoint.notes);
+    return state && state->up;
+}
+
 bool HostDriver::isAlive(const EndpointRecord& endpoint) {
     if (endpoint.instance != instance_ || endpoint.phase == EndpointPhase::Left) return false;
     return endpoint.link.empty() || find(endpoint).kind != Place::Kind::Nowhere;
@@ -226,19 +232,27 @@ bool HostDriver::isAlive(const EndpointId& endpointId) {
 
 Result<void> HostDriver::claim(const EndpointPtr& holder, const EndpointId& self, const std::string& what) {
     if (!holder || holder->endpointId == self) return {};
-    if (isAlive(*holder)) {
+    // IPAM gives an address out again only when the engine has released it. So a link that is at the host is not about
+    // to move into a container: it came back, and the engine's Leave was lost while no daemon ran.
+    const bool cameBack = holder->phase == EndpointPhase::Joined && find(*holder).kind == Place::Kind::Host;
+    if (!cameBack && isAlive(*holder)) {
         return makeError(ErrorCode::Busy, what + " is held by endpoint " + holder->endpointId.brief() + " of network " +
                                               holder->networkId.brief());
     }
     return release(*holder);
 }
 
-// A NIC is either one endpoint's alone or shared by any number.
-Result<void> HostDriver::checkParentFree(const std::string& parent, bool exclusive, const EndpointId& self) const {
+// A NIC is either one endpoint's alone or shared by any number. With the lock of self's network held.
+Result<void> HostDriver::checkParentFree(const std::string& parent, bool exclusive, const EndpointRecord& self) {
     for (const NetworkPtr& network : context_.records.networks(kMode)) {
         if (network->link != parent) continue;
         for (const EndpointPtr& other : context_.records.endpoints(network->request.networkId)) {
-            if (other->endpointId == self || other->link.empty() || !(exclusive || isNic(*other))) continue;
+            if (other->endpointId == self.endpointId || other->link.empty() || !(exclusive || isNic(*other))) continue;
+            // An engine that starts after a crash removes the sandbox without a call, and runs the container again.
+            if (other->networkId == self.networkId && nicCameBack(*other, find(*other))) {
+                WEFT_TRY(release(*other));
+                continue;
+            }
             return makeError(ErrorCode::Busy, "NIC " + parent + " is " + (isNic(*other) ? "handed to" : "used by") +
                                                   " endpoint " + other->endpointId.brief() + " of network " +
                                                   other->networkId.brief());
@@ -287,7 +301,7 @@ Result<CreateEndpointReply> HostDriver::createEndpoint(const CreateEndpointReque
 
     const std::unique_lock nics(nics_, RecordStore::kLockPatience);
     if (!nics) return makeError(ErrorCode::Busy, "other endpoints are being created");
-    WEFT_TRY(checkParentFree(network->link, options.exclusive, request.endpointId));
+    WEFT_TRY(checkParentFree(network->link, options.exclusive, record));
     WEFT_ASSIGN(const net::Link parent, context_.netlink.getLink(network->link));
     for (const auto& prefix : {record.address, record.addressV6}) {
         if (!prefix) continue;
@@ -469,6 +483,7 @@ void HostDriver::sweepEndpoint(const EndpointRecord& endpoint, Sweep& sweep) {
     const Place place = find(endpoint);
     switch (place.kind) {
         case Place::Kind::Host:
+            if (nicCameBack(endpoint, place)) return letGo("its container gave the NIC back");
             if (endpoint.phase == EndpointPhase::Left && age > kLeftGrace) return letGo("left and never deleted");
             if (endpoint.phase == EndpointPhase::Created && age > kUnjoinedGrace) return letGo("never joined");
             if (endpoint.phase == EndpointPhase::Joined && age > kUnmovedGrace) return letGo("joined and never moved");

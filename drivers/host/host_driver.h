@@ -73,9 +73,12 @@ private:
     Result<void> checkSubnets(const CreateNetworkRequest& request, const HostOptions& options, const net::Link& parent,
                               std::vector<IpAddress>& own);
     Result<void> claim(const EndpointPtr& holder, const EndpointId& self, const std::string& what);
-    Result<void> checkParentFree(const std::string& parent, bool exclusive, const EndpointId& self) const;
+    Result<void> checkParentFree(const std::string& parent, bool exclusive, const EndpointRecord& self);
     static std::string markOf(const EndpointRecord& endpoint);
     Place find(const EndpointRecord& endpoint);
+    // Whether a NIC is back from its container, and no Leave came: the engine gave up on a daemon that was away, or
+    // crashed itself. One that still waits to go in is up, if it was; a move takes it down.
+    static bool nicCameBack(const EndpointRecord& endpoint, const Place& place);
     bool isAlive(const EndpointRecord& endpoint);
     Result<void> takeBack(const EndpointRecord& endpoint);
     Result<void> release(const EndpointRecord& endpoint);

@@ -410,6 +410,28 @@ TEST_F(BridgeTest, ReleasesTheDeadAndUnfinishedAfterGrace) {
     must(d.bridge->deleteNetwork(network.networkId));
 }
 
+// The engine ends a container without the daemon when that is away for longer than it tries.
+TEST_F(BridgeTest, AContainerThatEndedWithoutTheDaemonHoldsNothing) {
+    const auto network = networkRequest(1, "10.20.0.0/24");
+    createNetwork(network);
+    Container first = connect(endpointRequest(network, 1, "10.20.0.2/24"), {port(80, 8080)});
+    must(d.bridge->createEndpoint(endpointRequest(network, 2, "10.20.0.3/24")));
+    JoinRequest join{network.networkId, endpointId(2), "/run/docker/netns/none-yet", {}};
+    must(d.bridge->join(join));  // and the engine has not moved it yet
+    stop();
+    leaveSandbox(first);
+
+    start(false);
+    Container second = connect(endpointRequest(network, 3, "10.20.0.2/24"), {port(80, 8080)});
+    EXPECT_FALSE(d.records->endpoint(first.endpointId));
+    leaveSandbox(second);
+    EXPECT_THAT(reconcile(),
+                Contains("endpoint " + second.endpointId.brief() + ": released: its container gave the link back"));
+    EXPECT_TRUE(recorder_.kernel.endpoints.empty());
+    EXPECT_TRUE(d.records->endpoint(endpointId(2)));
+    must(d.bridge->deleteNetwork(network.networkId));
+}
+
 // The group comes with a creation, the alias after it.
 TEST_F(BridgeTest, LinksKilledBeforeTheirMarkAreFinishedOrGo) {
     constexpr const char* kHalf = " group 2003134068 type ";

@@ -236,13 +236,16 @@ void EngineLab::disconnect(NetworkDriver& driver, Container& container) {
         must(ports->revokeExternalConnectivity(container.networkId, container.endpointId));
     }
     must(driver.leave(container.networkId, container.endpointId));
-    if (!container.sourceName.empty()) {
-        auto inside = must(net::Netlink::openIn(container.ns));
-        const net::LinkIndex eth0 = must(inside->getLink("eth0")).index;
-        must(inside->setDown(eth0));
-        must(inside->moveTo(eth0, *host_, container.sourceName));
-    }
+    leaveSandbox(container);
     must(driver.deleteEndpoint(container.networkId, container.endpointId));
+}
+
+void EngineLab::leaveSandbox(Container& container) {
+    if (container.sourceName.empty()) return;
+    auto inside = must(net::Netlink::openIn(container.ns));
+    const net::LinkIndex eth0 = must(inside->getLink("eth0")).index;
+    must(inside->setDown(eth0));
+    must(inside->moveTo(eth0, *host_, container.sourceName));
 }
 
 std::optional<IpAddress> EngineLab::reach(const net::NetNs& from, const IpAddress& to, uint16_t port,

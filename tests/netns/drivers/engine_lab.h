@@ -89,7 +89,8 @@ protected:
     Container connect(const CreateEndpointRequest& request, std::vector<PortBinding> bindings = {}) {
         return connect(*d.bridge, request, std::move(bindings));
     }
-    void enter(Container& container);  // the engine moves the link in and configures it
+    void enter(Container& container);         // the engine moves the link in and configures it
+    void leaveSandbox(Container& container);  // the engine moves the link back
     // Revoke, Leave, the link comes back, DeleteEndpoint.
     void disconnect(NetworkDriver& driver, Container& container);
     void disconnect(Container& container) { disconnect(*d.bridge, container); }

@@ -144,6 +144,20 @@ TEST_F(HostTest, MacvlanOfAGoneSandboxIsReleased) {
     must(d.host->deleteNetwork(network.networkId));
 }
 
+TEST_F(HostTest, MacvlanThatCameBackWithoutTheDaemonHoldsNoAddress) {
+    const auto network = lan(1);
+    must(d.host->createNetwork(network));
+    Container first = connect(*d.host, endpointRequest(network, 1, "192.0.2.10/24"));
+    stop();
+    leaveSandbox(first);
+    start();
+    Container second = connect(*d.host, endpointRequest(network, 2, "192.0.2.10/24"));
+    EXPECT_FALSE(d.records->endpoint(first.endpointId));
+    EXPECT_EQ(d.host->createEndpoint(endpointRequest(network, 3, "192.0.2.10/24")).error().code, ErrorCode::Busy);
+    disconnect(*d.host, second);
+    must(d.host->deleteNetwork(network.networkId));
+}
+
 class ExclusiveTest : public HostTest {
 protected:
     void SetUp() override {
@@ -228,6 +242,23 @@ TEST_F(ExclusiveTest, StaysWithALivingContainerThroughRestarts) {
     ::kill(child, SIGKILL);
     ::waitpid(child, nullptr, 0);
     disconnect(*d.host, a);
+}
+
+TEST_F(ExclusiveTest, IsTheHostsAgainAfterItCameBackWithoutTheDaemon) {
+    Container a = connect(*d.host, request());
+    stop();
+    leaveSandbox(a);
+    start();  // TearDown compares the NIC
+    EXPECT_FALSE(d.records->endpoint(a.endpointId));
+}
+
+TEST_F(ExclusiveTest, IsFreeAfterAnEngineThatCrashedLetItComeBack) {
+    Container a = connect(*d.host, request());
+    auto inside = must(net::Netlink::openIn(a.ns));
+    must(inside->moveTo(must(inside->getLink("eth0")).index, *host_, "dev7"));
+    Container b = connect(*d.host, request(2));
+    EXPECT_FALSE(d.records->endpoint(a.endpointId));
+    disconnect(*d.host, b);
 }
 
 TEST_F(ExclusiveTest, NeverJoinedIsGivenBack) {
