@@ -256,7 +256,8 @@ Result<PoolReply> LocalIpam::requestGivenPool(const PoolRequest& request, std::s
         // The engine asks again if our answer got lost; a second user of the subnet looks different as soon as the
         // first one has its gateway.
         if (same == record && other->leases().empty()) return PoolReply{other->record.id, record.pool, {}};
-        return makeError(ErrorCode::Busy, "subnet " + record.pool.str() + " overlaps " + describe(*other));
+        return makeError(ErrorCode::Busy, "subnet " + record.pool.str() + " overlaps " + describe(*other) +
+                                              "; if Docker has no such network, see weftctl doctor");
     }
     for (const auto& entry : occupied) {
         if (!entry.prefix.overlaps(record.pool)) continue;
@@ -434,6 +435,7 @@ Result<bool> LocalIpam::attachPool(const NetworkId& networkId, const std::string
     if (!change.putPools.empty() || !change.putLeases.empty()) stored = commit(lock, change);
     if (stored) {
         pool->record = std::move(record);
+        pool->detached.reset();
         for (const auto& lease : change.putLeases) pool->take(lease.key.address, lease.kind, clock_.now());
     }
     settle(*pool);
@@ -461,6 +463,7 @@ Result<void> LocalIpam::detachPools(const NetworkId& networkId) {
             continue;
         }
         pool->record = std::move(record);
+        pool->detached = clock_.now();
         pool->bindingsKnown = true;
         for (auto& [bits, lease] : pool->leases()) lease.endpoint = {};
     }
@@ -544,8 +547,27 @@ Result<void> LocalIpam::restoreBindings(const NetworkId& networkId,
     return makeError(ErrorCode::Busy, "restore bindings of network " + networkId.brief() + ": " + clashes);
 }
 
+// The engine forgets a network whether its ReleasePool got through or not.
+Result<void> LocalIpam::collectPools(Lock& lock) {
+    const auto isForgotten = [this](const Pool& pool) {
+        return pool.detached && clock_.now() - *pool.detached >= config_.unboundGrace;
+    };
+    while (Pool* pool = settledPool(lock, isForgotten)) {
+        unsettle(lock, *pool);
+        const PoolId poolId = pool->record.id;
+        IpamChange change;
+        change.erasePools = {poolId};
+        auto stored = commit(lock, change);
+        settle(*pool);
+        if (!stored) return stored;
+        pools_.erase(poolId);
+    }
+    return {};
+}
+
 Result<std::vector<CollectedLease>> LocalIpam::collect() {
     Lock lock(mutex_);
+    WEFT_TRY(collectPools(lock));
     // Calls visit(pool, bits, lease) for what is old enough and not in the middle of a change.
     const auto forEachCandidate = [&](const auto& visit) {
         for (const auto& [poolId, pool] : pools_) {

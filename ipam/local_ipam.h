@@ -120,7 +120,8 @@ public:
     Result<void> restoreBindings(const NetworkId& networkId,
                                  std::span<const std::pair<IpAddress, EndpointId>> bindings) override;
 
-    // Frees leases of attached pools that no living endpoint holds, after the grace time. Call it every few seconds.
+    // Frees, after the grace time, leases of attached pools that no living endpoint holds, and pools whose network was
+    // detached and that the engine has not released since. Call it every few seconds.
     Result<std::vector<CollectedLease>> collect();
 
     // --- for pools shared with other hosts (onlyHeld) ---
@@ -161,6 +162,7 @@ private:
     Result<void> commit(Lock& lock, const IpamChange& change);
     Result<void> commitNewPool(Lock& lock, const PoolRecord& record);
     Result<void> commitNewLease(Lock& lock, Pool& pool, const IpAddress& address, LeaseKind kind);
+    Result<void> collectPools(Lock& lock);
     // Keeps everybody else from the pool until settle().
     void unsettle(Lock& lock, Pool& pool);
     void settle(Pool& pool);

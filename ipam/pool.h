@@ -52,9 +52,10 @@ public:
     explicit Pool(PoolRecord poolRecord, const HeldRanges* held = nullptr);
 
     PoolRecord record;
-    bool settling = false;      // the pool itself is between memory and disk
-    size_t settlingLeases = 0;  // then the pool may not go
-    bool bindingsKnown = true;  // false after a start until the driver has restored them
+    bool settling = false;                     // the pool itself is between memory and disk
+    size_t settlingLeases = 0;                 // then the pool may not go
+    bool bindingsKnown = true;                 // false after a start until the driver has restored them
+    std::optional<Clock::Monotonic> detached;  // since then its network is gone, and no other has taken it
 
     [[nodiscard]] bool isUsable(const IpAddress& address) const;
     [[nodiscard]] bool isHeld(const IpAddress& address) const {

@@ -213,7 +213,8 @@ Result<void> BridgeDriver::checkSubnets(const Network& network) {
                     if (data.pool.length() == 0 || !subnet.pool.overlaps(data.pool)) continue;
                     return overlap(subnet.pool, data.pool,
                                    "weft network " + other->request.networkId.brief() + " (" + other->mode +
-                                       (other->link.empty() ? ")" : " on " + other->link + ")"));
+                                       (other->link.empty() ? ")" : " on " + other->link + ")") +
+                                       "; if Docker has no such network, weftctl doctor says how to remove it");
                 }
             }
         }

@@ -225,6 +225,25 @@ TEST_F(LocalIpamTest, PoolWithoutItsNetworkWaitsForTheEnginesRelease) {
     EXPECT_TRUE(pool("10.20.0.0/24"));
 }
 
+TEST_F(LocalIpamTest, PoolWhoseReleaseWasLostIsFreedAfterItsNetwork) {
+    network("10.20.0.0/24");
+    const PoolId foreign = pool("10.21.0.0/24")->poolId;  // of a driver that is not ours
+    ASSERT_TRUE(ipam_->detachPools(kWeb));
+    clock_.advance(seconds(59));
+    ASSERT_TRUE(ipam_->collect());
+    EXPECT_EQ(ipam_->listPools().size(), 2U);
+    clock_.advance(seconds(1));
+    ASSERT_TRUE(ipam_->collect());
+    ASSERT_EQ(ipam_->listPools().size(), 1U);
+    EXPECT_EQ(ipam_->listPools().front().record.id, foreign);
+    start();
+    EXPECT_EQ(ipam_->listPools().size(), 1U);
+    network("10.20.0.0/24", kOther);
+    clock_.advance(seconds(3600));
+    ASSERT_TRUE(ipam_->collect());
+    EXPECT_EQ(ipam_->listPools().size(), 2U);
+}
+
 TEST_F(LocalIpamTest, PoolsAttachToOneNetwork) {
     network("10.20.0.0/24");
     const auto again = ipam_->attachPool(kWeb, kLocalAddressSpace, prefix("10.20.0.0/24"), {});
