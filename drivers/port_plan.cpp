@@ -47,6 +47,8 @@ Result<std::vector<PortWish>> planPorts(std::span<const PortBinding> bindings, c
             }
             if ((hostIp.isV4() ? policy.modeV4 : policy.modeV6) == firewall::GatewayMode::Routed) {
                 wish.opened.push_back(inside->address());
+            } else if (hostIp.isV6() && hostIp.isLoopback()) {
+                return refuse("the kernel lets no packet from ::1 out to a container; publish on 127.0.0.1");
             } else {
                 wish.hostIps.push_back(hostIp);
             }

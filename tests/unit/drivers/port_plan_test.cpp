@@ -70,6 +70,8 @@ TEST(PortPlan, RefusesWhatCannotWork) {
     EXPECT_TRUE(refused(binding(80, 8080, 8079)));
     EXPECT_TRUE(refused(binding(80, 8080, 0, must(IpAddress::parse("::1")))));
     EXPECT_FALSE(refused(binding(80, 8080, 0, must(IpAddress::parse("127.0.0.1")))));
+    const PortBinding loopback = binding(80, 8080, 0, must(IpAddress::parse("::1")));
+    EXPECT_FALSE(planPorts(std::span(&loopback, 1), {}, kV4, kV6)) << "nobody could reach it";
 }
 
 }  // namespace
