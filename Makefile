@@ -58,7 +58,8 @@ demo: deps build
 install: CONFIGURE_FLAGS = -DCMAKE_INSTALL_PREFIX=$(PREFIX)
 install: build
 	cmake --install $(BUILD)
-	[ ! -d /run/systemd/system ] || { systemctl daemon-reload && systemctl enable --now weftd.socket weftd.service; }
+	[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || { \
+	    systemctl daemon-reload && systemctl enable --now weftd.socket weftd.service; }
 
 uninstall:
 	packaging/uninstall.sh $(BUILD)

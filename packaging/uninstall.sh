@@ -1,15 +1,20 @@
 #!/bin/sh
-# Removes what `make install` placed, by CMake's own list of it. State and configuration stay; the last lines say where.
+# Removes what `make install` placed, by CMake's own list of it (which leaves DESTDIR out). State and configuration stay;
+# the last lines say where.
 set -eu
 manifest=$1/install_manifest.txt
+stage=${DESTDIR:-}
 if [ ! -f "$manifest" ]; then
     echo "uninstall: $manifest is missing: run this in the tree that 'make install' ran in" >&2
     exit 1
 fi
-if [ -d /run/systemd/system ]; then
+live() { [ -z "$stage" ] && [ -d /run/systemd/system ]; }
+if live; then
     systemctl disable --now weftd.service weftd.socket || true
 fi
-grep -v '/etc/weft/' "$manifest" | while IFS= read -r file; do rm -f "$file"; done
-[ ! -d /run/systemd/system ] || systemctl daemon-reload
-echo "weft is uninstalled. Its networks' records are in /var/lib/weft and its configuration is in /etc/weft;"
-echo "remove them with: rm -rf /var/lib/weft /etc/weft"
+grep -v '/etc/weft/' "$manifest" | while IFS= read -r file; do rm -f "$stage$file"; done
+if live; then
+    systemctl daemon-reload
+fi
+echo "weft is uninstalled. Its networks' records are in $stage/var/lib/weft and its configuration is in $stage/etc/weft;"
+echo "remove them with: rm -rf $stage/var/lib/weft $stage/etc/weft"
