@@ -26,7 +26,9 @@ std::string named(const std::map<std::string, std::string>& names, const std::st
     return found == names.end() ? id.substr(0, kBrief) : found->second;
 }
 
+// Without a port: one of a routed network, open at the container itself.
 std::string hostPort(const std::string& address, const std::string& port) {
+    if (port == "0") return "";
     return address.find(':') == std::string::npos ? address + ":" + port : fmt::format("[{}]:{}", address, port);
 }
 

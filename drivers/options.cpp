@@ -57,7 +57,7 @@ Result<void> OptionReader::check() const {
         }
         return makeError(ErrorCode::InvalidArgument,
                          std::string(mode_) + ": unknown option \"" + name + "\"" +
-                             (nearest.empty() ? "" : "; did you mean \"" + std::string(nearest) + "\"?") +
+                             (nearest.empty() ? "." : "; did you mean \"" + std::string(nearest) + "\"?") +
                              " Known: " + (all.empty() ? "none" : all));
     }
     return {};

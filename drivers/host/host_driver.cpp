@@ -112,6 +112,12 @@ Result<void> HostDriver::createNetwork(const CreateNetworkRequest& request) {
     }
     auto parent =
         options.parent.empty() ? defaultRouteLink(context_.netlink) : context_.netlink.getLink(options.parent);
+    if (!parent && parent.error().code == ErrorCode::NotFound && !options.parent.empty()) {
+        return makeError(ErrorCode::NotFound,
+                         "the host has no link " + options.parent +
+                             " to be the parent; make it first, also a VLAN: ip link add link NIC name " +
+                             options.parent + " type vlan id ID");
+    }
     if (!parent) return parent.error().within("parent NIC");
     if (parent->loopback) return makeError(ErrorCode::InvalidArgument, "parent " + parent->name + " is the loopback");
     if (parent->master != 0) {

@@ -26,6 +26,8 @@ inline constexpr const char* kPorts =
         {"protocol":"tcp","hostIp":"0.0.0.0","hostPort":8080,"containerIp":"10.20.0.2","containerPort":80,
          "network":"aaaaaaaaaaaaaaaaaaaa","endpoint":"eeeeeeeeeeeeeeeeeeee","sandbox":"/run/docker/netns/1"},
         {"protocol":"udp","hostIp":"::","hostPort":53,"containerIp":"fd00:20::2","containerPort":53,
+         "network":"aaaaaaaaaaaaaaaaaaaa","endpoint":"ffffffffffffffffffff","sandbox":""},
+        {"protocol":"tcp","hostIp":"0.0.0.0","hostPort":0,"containerIp":"10.20.0.3","containerPort":80,
          "network":"aaaaaaaaaaaaaaaaaaaa","endpoint":"ffffffffffffffffffff","sandbox":""}]})";
 inline constexpr const char* kPools =
     R"({"pools":[

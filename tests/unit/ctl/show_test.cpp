@@ -123,7 +123,8 @@ TEST(Show, PortsOfBothFamilies) {
     EXPECT_EQ(shown("ports", samples::kPorts),
               "HOST          TARGET           PROTOCOL  CONTAINER     NETWORK\n"
               "0.0.0.0:8080  10.20.0.2:80     tcp       server        web\n"
-              "[::]:53       [fd00:20::2]:53  udp       ffffffffffff  web\n");
+              "[::]:53       [fd00:20::2]:53  udp       ffffffffffff  web\n"
+              "-             10.20.0.3:80     tcp       ffffffffffff  web\n");
 }
 
 TEST(Show, PoolsRoundWhatNobodyCounts) {
