@@ -19,6 +19,11 @@ run units sh -c 'units=$(mktemp -d) && cp systemd/weftd.socket "$units" &&
     sed "s|^ExecStart=weftd|ExecStart=/bin/true|" systemd/weftd.service > "$units/weftd.service" &&
     complaints=$(systemd-analyze verify --man=no "$units/weftd.socket" "$units/weftd.service" 2>&1); status=$?
     rm -r "$units"; echo "$complaints"; [ "$status" = 0 ] && [ -z "$complaints" ]'
+# The list of what was installed leaves DESTDIR out: a staged tree must not cost the live one its files.
+run uninstall sh -c 'tree=$(mktemp -d) && mkdir -p "$tree/stage$tree" && touch "$tree/live" "$tree/stage$tree/live" &&
+    echo "$tree/live" > "$tree/install_manifest.txt" && DESTDIR="$tree/stage" packaging/uninstall.sh "$tree" > /dev/null &&
+    [ -e "$tree/live" ] && [ ! -e "$tree/stage$tree/live" ]; status=$?
+    rm -r "$tree"; exit $status'
 run python python3 -m compileall -q tests bench cmake
 # Off: passedByValue misses moves in initialisers, returnStdMoveLocal and iterators3 misread structured and map access.
 run cppcheck cppcheck --quiet --error-exitcode=1 --std=c++20 --language=c++ -j "$(nproc)" -I . \

@@ -130,6 +130,7 @@ Result<std::string> doctor(const Options& options) {
     const std::pair<const char*, std::string HostView::*> questions[] = {{"/v1/status", &HostView::status},
                                                                          {"/v1/networks", &HostView::networks},
                                                                          {"/v1/endpoints", &HostView::endpoints},
+                                                                         {"/v1/pools", &HostView::pools},
                                                                          {"/v1/doctor", &HostView::checks}};
     for (const auto& [path, part] : questions) {
         auto answer = ask(options, "GET", path);

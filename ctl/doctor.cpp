@@ -77,6 +77,32 @@ bool compareNetworks(Json& checks, const Json& ours, const Json& engines) {
     return same;
 }
 
+// True when a network of the engine uses each of weft's pools; those of other drivers' networks are known by their
+// subnet alone.
+bool comparePools(Json& checks, const Json& pools, const Json& engines) {
+    std::set<IpPrefix> used;
+    for (const Json& network : engines) {
+        const auto ipam = network.find("IPAM");
+        const auto config = ipam == network.end() || !ipam->is_object() ? Json() : ipam->value("Config", Json());
+        for (const Json& subnet : config) {
+            if (const auto prefix = IpPrefix::parse(text(subnet, "Subnet"))) used.insert(prefix->network());
+        }
+    }
+    bool same = true;
+    for (const Json& pool : pools) {
+        const auto prefix = IpPrefix::parse(text(pool, "pool"));
+        if (!text(pool, "network").empty() || !prefix || used.contains(prefix->network())) continue;
+        const bool shared = text(pool, "addressSpace") == "weft-global";
+        add(checks, kDockersView, "warning",
+            fmt::format("weft keeps subnet {} for a network that Docker does not have", prefix->str()),
+            fmt::format("curl --unix-socket /run/docker/plugins/weft-{}.sock -d '{{\"PoolID\":\"{}\"}}' "
+                        "http://weft/IpamDriver.ReleasePool",
+                        shared ? "overlay" : "bridge", text(pool, "id")));
+        same = false;
+    }
+    return same;
+}
+
 // True when the engine's running containers have the endpoints that weft has, in weft's networks.
 bool compareEndpoints(Json& checks, const Json& networks, const Json& ours, const Json& containers) {
     std::set<std::string> weftNetworks;
@@ -213,8 +239,9 @@ std::string examine(const HostView& host) {
                 "systemctl start docker; or name its socket: weftctl --docker-socket PATH doctor");
         } else if (host.weftError.empty()) {
             const bool sameNetworks = compareNetworks(checks, networks, engineNetworks);
+            const bool samePools = comparePools(checks, parsed(host.pools, "pools"), engineNetworks);
             const bool sameEndpoints = compareEndpoints(checks, networks, endpoints, engineContainers);
-            if (sameNetworks && sameEndpoints) {
+            if (sameNetworks && samePools && sameEndpoints) {
                 add(checks, kDockersView, "good",
                     fmt::format("the same as weft's: {} networks, {} endpoints", networks.size(), endpoints.size()));
             }

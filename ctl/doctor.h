@@ -25,7 +25,7 @@ struct EngineSettings {
 // Answers are JSON texts as they came; an empty one was not to be had.
 struct HostView {
     std::string weftError;  // why weftd does not answer; empty: it does
-    std::string status, networks, endpoints, checks;
+    std::string status, networks, endpoints, pools, checks;
     std::vector<std::string> deafSockets;  // modes whose plugin socket did not answer, with why
     std::string engineSocket;
     std::string engineNetworks;    // GET /networks

@@ -60,6 +60,19 @@ TEST(Doctor, NamesANetworkThatDockerLost) {
                                         "'{\"NetworkID\":\"aaaaaaaaaaaaaaaaaaaa\"}'"));
 }
 
+TEST(Doctor, NamesAPoolThatNoNetworkOfDockerUses) {
+    HostView host = goodHost();
+    host.pools = samples::kPools;  // p1 is attached to a network, p2 to none
+    EXPECT_THAT(report(host),
+                HasSubstr("warn docker's view: weft keeps subnet fd00:20::/64 for a network that Docker does not have\n"
+                          "     fix: curl --unix-socket /run/docker/plugins/weft-bridge.sock -d "
+                          "'{\"PoolID\":\"p2\"}' http://weft/IpamDriver.ReleasePool\n"));
+    host.engineNetworks.insert(1, R"({"Id":"1","Driver":"bridge","IPAM":{"Config":[{"Subnet":"fd00:20::7/64"}]}},)");
+    EXPECT_THAT(report(host), Not(HasSubstr("weft keeps subnet")));
+    host.engineNetworks.insert(1, R"({"Id":"2","Driver":"none","IPAM":{"Config":null}},{"Id":"3","Driver":"x"},)");
+    EXPECT_THAT(report(host), Not(HasSubstr("not understood")));
+}
+
 TEST(Doctor, NamesAnEndpointOfOneSideOnly) {
     HostView host = goodHost();
     host.endpoints = R"({"endpoints":[]})";
