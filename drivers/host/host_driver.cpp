@@ -13,6 +13,7 @@
 #include "drivers/host_state.h"
 #include "drivers/leases.h"
 #include "drivers/names.h"
+#include "net/announce.h"
 
 namespace weft {
 
@@ -352,8 +353,22 @@ Result<CreateEndpointReply> HostDriver::createEndpoint(const CreateEndpointReque
         undo.commit();
     }
     undo.commit();
+    announce(parent, record);
     if (!record.macGiven) reply.mac = record.mac;
     return reply;
+}
+
+// Neighbours on the LAN may know the address at another MAC, of who had it before, for up to a minute; engines before
+// 28 tell them nothing. Now, for later the link is out of reach.
+void HostDriver::announce(const net::Link& parent, const EndpointRecord& endpoint) const {
+    for (const auto& prefix : {endpoint.address, endpoint.addressV6}) {
+        if (!prefix || !endpoint.mac) continue;
+        const auto told =
+            net::announceAddress(context_.netlink.netns(), parent.index, prefix->address(), *endpoint.mac);
+        if (!told)
+            logDebug("msg=\"announce address\" address={} error={}", prefix->address().str(),
+                     logValue(told.error().message));
+    }
 }
 
 Result<JoinReply> HostDriver::join(const JoinRequest& request) {

@@ -79,6 +79,7 @@ private:
     // Whether a NIC is back from its container, and no Leave came: the engine gave up on a daemon that was away, or
     // crashed itself. One that still waits to go in is up, if it was; a move takes it down.
     static bool nicCameBack(const EndpointRecord& endpoint, const Place& place);
+    void announce(const net::Link& parent, const EndpointRecord& endpoint) const;
     bool isAlive(const EndpointRecord& endpoint);
     Result<void> takeBack(const EndpointRecord& endpoint);
     Result<void> release(const EndpointRecord& endpoint);

@@ -27,7 +27,10 @@ def host_macvlan(t):
 def host_exclusive(t):
     net = lan_network(t, "-o", "exclusive=true")
     mac = t.host.mac("eth1")
+    # The LAN knows the address at the MAC of who had it before.
+    t.outside.run("ip", "neigh", "replace", "10.99.0.128", "lladdr", "02:00:00:00:00:99", "dev", "lan0", "nud", "reachable")
     web = t.container(net, "web")
+    equal(web.ip, "10.99.0.128", "address")
     check("eth1" not in t.host.links(), "the NIC is still in the host")
     equal(web.links()["eth0"]["address"], mac, "MAC of the container's link")
     # The LAN sees a link that went down and up again: the first packets may be lost.

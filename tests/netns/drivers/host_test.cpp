@@ -93,6 +93,16 @@ TEST_F(HostTest, ANetworkWhoseSubnetWasGivenBackGoes) {
     EXPECT_THAT(d.ipam->listPools(), IsEmpty());
 }
 
+TEST_F(HostTest, NeighboursHearThatAnAddressHasAnotherMac) {
+    const auto network = lan(1);
+    must(d.host->createNetwork(network));
+    shellInside(*outside_, "ip neigh add 192.0.2.10 lladdr 02:00:00:00:00:99 dev eth0 nud reachable");
+    Container a = connect(*d.host, endpointRequest(network, 1, "192.0.2.10/24"));
+    EXPECT_TRUE(reach(*outside_, ip("192.0.2.10"), 80, a.ns, 80, 6, std::chrono::milliseconds(500)));
+    disconnect(*d.host, a);
+    must(d.host->deleteNetwork(network.networkId));
+}
+
 TEST_F(HostTest, SubnetMustBeTheLan) {
     const auto refusal = [&](CreateNetworkRequest request) {
         const auto made = d.host->createNetwork(request);
