@@ -261,7 +261,8 @@ TEST_P(Watched, DamageIsMended) {
         world().v6 + " -F",
         "nft flush ruleset",
         "iptables-legacy -t nat -F",
-        "for t in raw nat filter; do iptables-legacy -t $t -F; iptables-legacy -t $t -X; done",
+        // At once: between -F and -X the repair may come.
+        R"(for t in raw nat filter; do printf '*%s\nCOMMIT\n' $t | iptables-legacy-restore; done)",
         "nft delete table inet weft || true",
     };
     for (const auto& damage : damages) {
