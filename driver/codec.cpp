@@ -286,7 +286,6 @@ Result<std::optional<MacAddress>> endpointMac(const Fields& interface, const Fie
     return mac;
 }
 
-// What the user gave with --driver-opt lies flat beside the engine's own keys; of it only strings can be the user's.
 Result<EndpointKey> endpointKey(const Fields& request) {
     WEFT_ASSIGN(std::string networkId, request.id("NetworkID"));
     WEFT_ASSIGN(std::string endpointId, request.id("EndpointID"));

@@ -30,6 +30,8 @@ VICTIMS = ("weftd", "dockerd", "weftd+dockerd")
 SETTLE_SECONDS = 450
 SILENCE_SECONDS = 1.0
 SERVER_PORT = 90
+# Who is watched: driver, network, what its containers' names begin with, published port.
+PAIRS = (("weft", "chaos", "", 8080), ("Docker's bridge", "compared", "docker-", 8081))
 
 
 class Chaos:
@@ -43,7 +45,7 @@ class Chaos:
         self.host.docker("network", "create", "-d", "weft-bridge", "--ipam-driver", "weft-bridge", "--subnet",
                          "10.60.0.0/16", "chaos")
         self.host.docker("network", "create", "-d", "bridge", "--subnet", "10.61.0.0/16", "compared")
-        for network, prefix, port in (("chaos", "", 8080), ("compared", "docker-", 8081)):
+        for _, network, prefix, port in PAIRS:
             self.host.docker("run", "-d", "--network", network, "-p", f"{port}:{SERVER_PORT}", "--name", f"{prefix}quiet",
                              IMAGE)
             self.host.docker("run", "-d", "--network", network, "--name", f"{prefix}asker", IMAGE)
@@ -151,7 +153,7 @@ class Chaos:
     def talks(self):
         """The connections that live through it all, by name."""
         started = {}
-        for prefix, port, driver in (("", 8080, "weft"), ("docker-", 8081, "Docker's bridge")):
+        for driver, _, prefix, port in PAIRS:
             quiet, asker = Container(self.host, f"{prefix}quiet"), Container(self.host, f"{prefix}asker")
             quiet.spawn(quiet.tool, "serve", str(SERVER_PORT), log=subprocess.DEVNULL)
             wait_for(lambda: asker.ask("tcp", quiet.ip, SERVER_PORT), "the server answers")
