@@ -10,6 +10,7 @@
 #include <array>
 #include <bit>
 #include <cerrno>
+#include <cstdio>
 #include <optional>
 #include <vector>
 
@@ -28,7 +29,7 @@ size_t widthOf(std::string_view type) {
     if (type == "ifname") return 16;
     if (type == "ipv6_addr") return 16;
     if (type == "ipv4_addr") return 4;
-    if (type == "inet_service") return 2;
+    if (type == "inet_service" || type == "ether_type") return 2;
     return 1;  // inet_proto, nf_proto
 }
 
@@ -42,6 +43,12 @@ unsigned prefixLength(std::string_view first, std::string_view last) {
     return length;
 }
 
+std::string spellEtherType(const uint8_t* bytes) {
+    std::array<char, 8> text{};
+    std::snprintf(text.data(), text.size(), "0x%02x%02x", bytes[0], bytes[1]);
+    return text.data();
+}
+
 std::string spellField(std::string_view type, std::string_view first, std::string_view last) {
     const auto* bytes = reinterpret_cast<const uint8_t*>(first.data());
     if (type == "ifname") return '"' + std::string(first.substr(0, first.find('\0'))) + '"';
@@ -51,6 +58,7 @@ std::string spellField(std::string_view type, std::string_view first, std::strin
         return text;
     }
     if (type == "inet_service") return std::to_string(bytes[0] << 8 | bytes[1]);
+    if (type == "ether_type") return spellEtherType(bytes);
     return std::to_string(bytes[0]);
 }
 

@@ -19,8 +19,10 @@ struct FamilyWords {
     const char* digit;    // suffix of set names
     const char* header;   // ip, ip6
     const char* nfproto;  // as a number
+    const char* ethertype;
 };
-constexpr std::array<FamilyWords, 2> kFamilies = {{{IpFamily::V4, "4", "ip", "2"}, {IpFamily::V6, "6", "ip6", "10"}}};
+constexpr std::array<FamilyWords, 2> kFamilies = {
+    {{IpFamily::V4, "4", "ip", "2", "0x0800"}, {IpFamily::V6, "6", "ip6", "10", "0x86dd"}}};
 
 const FamilyWords& words(IpFamily family) {
     return kFamilies[family == IpFamily::V4 ? 0 : 1];
@@ -51,7 +53,9 @@ std::string spelt(const IpPrefix& prefix) {
 }
 
 // Of the interval sets without a concatenation libnftables fetches all elements before each change, whatever it is
-// about (1.0.6, NFT_CACHE_SETELEM_MAYBE). So sets of subnets have the family as a first field.
+// about (1.0.6, NFT_CACHE_SETELEM_MAYBE). So sets of subnets have a first field that is the same for all packets of a
+// family: the Ethernet type, for of a field of one byte (nf_proto) it makes a conversion in interval sets that kernels
+// newer than 6.1 refuse.
 std::map<std::string, std::string> declaredSets() {
     std::map<std::string, std::string> sets = {
         {"bridges", "type ifname"},
@@ -69,9 +73,9 @@ std::map<std::string, std::string> declaredSets() {
         const std::string address = std::string("ipv") + digit + "_addr";
         sets["members" + digit] = "type " + address;
         sets["home" + digit] = "type ifname . " + address + "\nflags interval";
-        sets["guarded" + digit] = "type nf_proto . " + address + "\nflags interval";
-        sets["masquerade" + digit] = "type nf_proto . " + address + "\nflags interval";
-        sets["snat" + digit] = "type nf_proto . " + address + " : " + address + "\nflags interval";
+        sets["guarded" + digit] = "type ether_type . " + address + "\nflags interval";
+        sets["masquerade" + digit] = "type ether_type . " + address + "\nflags interval";
+        sets["snat" + digit] = "type ether_type . " + address + " : " + address + "\nflags interval";
         sets["published" + digit] = "type inet_proto . inet_service : " + address + " . inet_service";
         sets["published_at" + digit] =
             "type " + address + " . inet_proto . inet_service : " + address + " . inet_service";
@@ -104,14 +108,14 @@ std::map<std::string, std::vector<std::string>> fixedChains() {
         const std::string digit = family.digit;
         const std::string ip = family.header;
         raw.push_back("udp dport @tunnel " + ip + " saddr != @members" + digit + " fib daddr type 2 drop");
-        raw.push_back("meta nfproto . " + ip + " daddr @guarded" + digit + " iifname . " + ip + " daddr != @home" +
+        raw.push_back("meta protocol . " + ip + " daddr @guarded" + digit + " iifname . " + ip + " daddr != @home" +
                       digit + " fib daddr type != 2 drop");
         resolve.push_back(query + "iifname . " + ip + " daddr != @home" + digit + resolver);
         publish.push_back("dnat " + ip + " to " + ip + " daddr . meta l4proto . th dport map @published_at" + digit);
         publish.push_back("dnat " + ip + " to meta l4proto . th dport map @published" + digit);
-        egress.push_back("snat " + ip + " to meta nfproto . " + ip + " saddr map @snat" + digit);
+        egress.push_back("snat " + ip + " to meta protocol . " + ip + " saddr map @snat" + digit);
         open.push_back(ip + " daddr . meta l4proto . th dport @open" + digit + " accept");
-        postrouting.push_back("meta nfproto . " + ip + " saddr @masquerade" + digit + " oifname . " + ip +
+        postrouting.push_back("meta protocol . " + ip + " saddr @masquerade" + digit + " oifname . " + ip +
                               " saddr != @home" + digit + " jump egress");
         // Hairpin: the reply of a container on the same bridge must come back through here to be un-DNATed.
         postrouting.push_back("oifname . " + ip + " saddr @home" + digit + " ct status 0x20 masquerade");
@@ -190,8 +194,8 @@ Elements networkElements(const Network& network) {
     if (network.internal) elements["leaving"].emplace(bridge, "drop");
     for (const auto& subnet : network.subnets) {
         const View view{network, subnet.family()};
-        const auto& [family, digit, header, nfproto] = words(subnet.family());
-        const std::string key = std::string(nfproto) + " . " + spelt(subnet);
+        const auto& [family, digit, header, nfproto, ethertype] = words(subnet.family());
+        const std::string key = std::string(ethertype) + " . " + spelt(subnet);
         elements[std::string("home") + digit].emplace(bridge + " . " + spelt(subnet), "");
         if (view.guarded()) elements[std::string("guarded") + digit].emplace(key, "");
         if (view.masquerades()) elements[std::string("masquerade") + digit].emplace(key, "");

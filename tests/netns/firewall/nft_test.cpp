@@ -1,6 +1,7 @@
 // What only the nft back end promises: a cost of publishing, and of a new connection, that does not grow.
 #include "firewall/nft.h"
 
+#include <gmock/gmock.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -146,6 +147,31 @@ TEST_P(Nft, AChangeMendsADamagedTable) {
         open("published", {Place::Outside, address(Place::Host, IpFamily::V4), 8080, Place::A1, 80});
         ok(firewall->removeEndpoint(EndpointId("a2")));
     }
+}
+
+// The table as weft wrote it at c52709e: sets of other types under the same names.
+TEST_P(Nft, AnOlderTableIsReplaced) {
+    Intent intent;
+    for (const auto net : {Net::A, Net::B, Net::I, Net::R, Net::P}) intent.networks.push_back(network(net));
+    intent.networks[0].hostAddressV4 = secondHostAddress(IpFamily::V4);
+    intent.endpoints = {endpoint("a1", Net::A, bothFamilies(8080, Place::A1, 80))};
+    const auto proven = [&] {
+        EXPECT_EQ(firewall->sync(intent, true)->repairs, std::vector<std::string>{});
+        open("published", {Place::Outside, address(Place::Host, IpFamily::V4), 8080, Place::A1, 80});
+        closed("guarded", {Place::Outside, address(Place::A1, IpFamily::V4), 80, Place::A1, 80});
+        open("egress", {Place::A1, address(Place::Outside, IpFamily::V4), 7, Place::Outside, 7},
+             secondHostAddress(IpFamily::V4));
+    };
+    const std::string older = "nft -f " WEFT_TEST_DATA "/nft-table-c52709e.nft";
+    lab->run(Place::Host, older);
+    EXPECT_THAT(firewall->sync(intent, false)->repairs, testing::Contains("set guarded4 declared otherwise"));
+    proven();
+
+    lab->run(Place::Host, "nft delete table inet weft; " + older);
+    firewall = GetParam().subject->make();
+    for (const auto& one : intent.networks) ok(firewall->setNetwork(one));
+    ok(firewall->setEndpoint(intent.endpoints[0]));
+    proven();
 }
 
 }  // namespace weft::firewall::suite

@@ -45,8 +45,16 @@ TEST(NftRules, ANetworkIsOnlyElements) {
     EXPECT_EQ(one.chains, none.chains);
     EXPECT_EQ(one.sets, none.sets);
     EXPECT_THAT(one.elements.at("home4"), ElementsAre(Pair("\"br-a\" . 10.1.0.0/24", "")));
-    EXPECT_THAT(one.elements.at("masquerade6"), ElementsAre(Pair("10 . fd00:1::/64", "")));
+    EXPECT_THAT(one.elements.at("masquerade6"), ElementsAre(Pair("0x86dd . fd00:1::/64", "")));
     EXPECT_FALSE(one.elements.contains("snat4"));
+}
+
+// Kernels newer than 6.1 refuse what libnftables 1.0.6 makes of it: "byteorder reg 1 = hton(reg 1, 2, 1)".
+TEST(NftRules, NoIntervalSetHasAFieldOfOneByte) {
+    for (const auto& [name, type] : tableOf({}).sets) {
+        if (type.find("flags interval") == std::string::npos) continue;
+        EXPECT_THAT(type, Not(HasSubstr("_proto"))) << name;
+    }
 }
 
 TEST(NftRules, TheTunnelIsOnlyElements) {
@@ -124,7 +132,7 @@ TEST(NftRules, DifferencesAreTold) {
     EXPECT_THAT(
         differences(wanted, found),
         ElementsAre("set open4 missing", "chain forward has other rules", "chain stray unexpected",
-                    "element 10 . fd00:1::/64 missing from guarded6", "element \"br-x\" unexpected in bridges"));
+                    "element 0x86dd . fd00:1::/64 missing from guarded6", "element \"br-x\" unexpected in bridges"));
 }
 
 TEST(NftRules, AListingIsParsed) {
