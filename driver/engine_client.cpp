@@ -8,6 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "driver/engine_socket.h"
+
 namespace weft::driver {
 
 namespace {
@@ -52,7 +54,8 @@ Result<void> check(const std::string& socketPath, const std::string& path, const
 }  // namespace
 
 struct EngineClient::Impl {
-    explicit Impl(std::string path) : socketPath(std::move(path)), calls(socketPath), stream(socketPath) {
+    explicit Impl(std::string path)
+        : socketPath(std::move(path)), socket(socketPath), calls(socketPath), stream(socketPath) {
         prepare(calls);
         prepare(stream);
         calls.set_keep_alive(true);
@@ -60,7 +63,16 @@ struct EngineClient::Impl {
         stream.set_read_timeout(kQuiet);
     }
 
+    // Before each use of the clients below, which may connect.
+    Result<void> ready() {
+        if (stopping) return makeError(ErrorCode::Unavailable, "stopped");
+        if (socket.attended()) return {};
+        return makeError(ErrorCode::Unavailable,
+                         fmt::format("{}: the engine does not run, and weft does not start it", socketPath));
+    }
+
     std::string socketPath;
+    EngineSocket socket;
     httplib::Client calls;
     httplib::Client stream;
     std::atomic<bool> stopping = false;
@@ -71,6 +83,7 @@ EngineClient::EngineClient(std::string socketPath) : impl_(std::make_unique<Impl
 EngineClient::~EngineClient() = default;
 
 Result<nlohmann::json> EngineClient::get(const std::string& path) {
+    WEFT_TRY(impl_->ready());
     const auto result = impl_->calls.Get(path, headers());
     WEFT_TRY(check(impl_->socketPath, path, result));
     auto body = nlohmann::json::parse(result->body, nullptr, false);
@@ -79,16 +92,18 @@ Result<nlohmann::json> EngineClient::get(const std::string& path) {
 }
 
 Result<void> EngineClient::post(const std::string& path, const nlohmann::json& body) {
+    WEFT_TRY(impl_->ready());
     return check(impl_->socketPath, path, impl_->calls.Post(path, headers(), body.dump(), "application/json"));
 }
 
 Result<void> EngineClient::remove(const std::string& path) {
+    WEFT_TRY(impl_->ready());
     return check(impl_->socketPath, path, impl_->calls.Delete(path, headers()));
 }
 
 Result<void> EngineClient::events(const std::string& query, const std::function<void()>& onOpen,
                                   const std::function<void(std::string_view)>& onEvents) {
-    if (impl_->stopping) return makeError(ErrorCode::Unavailable, "stopped");
+    WEFT_TRY(impl_->ready());
     const auto opened = [&](const httplib::Response& response) {
         if (response.status != 200) return false;
         onOpen();

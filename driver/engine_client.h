@@ -3,6 +3,8 @@
 //
 // Paths carry no version, so each engine answers by its newest: those of 20.10 (1.41) to 29 agree in what weft reads,
 // and no single version is served by all of them.
+//
+// Starts no engine: where systemd alone listens (engine_socket.h), every call is Unavailable.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

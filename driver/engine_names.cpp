@@ -15,6 +15,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::chrono::milliseconds kRetry{500};
+constexpr std::chrono::milliseconds kLongestRetry{2000};  // of an engine that stays away
 // type=container&event=start|die|rename|destroy, type=network&event=connect|disconnect; as JSON, percent-encoded.
 constexpr const char* kFilters =
     "filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%2C%22event%22%3A%5B%22start%22%2C%22die%22%2C%22"
@@ -136,11 +137,13 @@ void EngineNames::work() {
     const Matters matters = [this](const NetworkId& network, const std::string& container) {
         return overlayOf_(network).has_value() || said_.contains(container);
     };
+    std::chrono::milliseconds retry = kRetry;
     for (;;) {
         std::string pending;
         const auto ended = engine_.events(
             kFilters,
-            [this] {
+            [this, &retry] {
+                retry = kRetry;
                 const auto looked = lookAtAll();
                 setTrouble(looked ? std::string() : looked.error().message);
             },
@@ -154,8 +157,9 @@ void EngineNames::work() {
                 }
             });
         std::unique_lock lock(mutex_);
-        if (stopped_.wait_for(lock, kRetry, stopping)) return;
+        if (stopped_.wait_for(lock, retry, stopping)) return;
         lock.unlock();
+        retry = std::min(2 * retry, kLongestRetry);
         setTrouble(ended.error().message);
     }
 }
