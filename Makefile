@@ -17,7 +17,7 @@ deps:
 
 build:
 	cmake --preset release $(CCACHE) $(CONFIGURE_FLAGS)
-	cmake --build $(BUILD) -j $(JOBS)
+	cmake --build $(BUILD) -j $(JOBS) $(if $(TARGETS),--target $(TARGETS))
 
 test: deps test-unit test-netns test-e2e
 
@@ -52,6 +52,7 @@ fuzz:
 bench: build
 	failed=0; for part in run overlay names; do python3 bench/e2e/$$part.py || failed=1; done; exit $$failed
 
+demo: TARGETS = weftd weftctl
 demo: deps build
 	python3 tests/e2e/demo.py
 
