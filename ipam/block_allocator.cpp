@@ -15,6 +15,8 @@ using kv::NodeId;
 
 constexpr uint8_t kVersion = 1;
 constexpr unsigned kSingleBits = 24;
+constexpr size_t kLooks = 64;          // pools a tick
+constexpr size_t kShownUnits = 20000;  // rows a page of pools()
 constexpr std::string_view kUnitPrefix = "ipam/unit/";
 constexpr std::string_view kWantPrefix = "ipam/want/";
 constexpr std::string_view kNoPrefix = "ipam/no/";
@@ -55,6 +57,15 @@ std::string describeHolders(const SharedPool& pool) {
     for (const auto& holder : pool.holders) {
         out += (out.empty() ? "" : ", ") + holder.host + " holds " + std::to_string(holder.blocks) + " blocks";
         if (!holder.alive) out += " (away)";
+    }
+    return out;
+}
+
+std::string describe(std::span<const SharedPool> pools) {
+    std::string out;
+    for (const SharedPool& pool : pools) {
+        out += "pool " + pool.prefix.str() + ", gateway " + pool.gateway.str() + ", " + std::to_string(pool.blocks) +
+               " blocks of /" + std::to_string(pool.blockLength) + ": " + describeHolders(pool) + "\n";
     }
     return out;
 }
@@ -124,7 +135,7 @@ bool BlockAllocator::onRow(kv::RowEvent event, const kv::Row& row) {
         const auto key = parseKey(row.key);
         if (!key || event == kv::RowEvent::Suspended) return false;
         if (!there) {
-            units_[row.owner].erase(*key);
+            eraseRow(row.owner, *key);
             return false;
         }
         Unit unit;
@@ -133,7 +144,7 @@ bool BlockAllocator::onRow(kv::RowEvent event, const kv::Row& row) {
             unit.holder = in.id();
         }
         if (!in.done()) return false;
-        units_[row.owner][*key] = unit;
+        putRow(row.owner, *key, unit);
         // What others give each other matters when somebody counts, and to demands at the next tick.
         return row.owner == node_.id() || unit.holder == node_.id() || ledger_.frozen();
     } else if (row.key.starts_with(kWantPrefix)) {
@@ -157,6 +168,7 @@ bool BlockAllocator::onRow(kv::RowEvent event, const kv::Row& row) {
             wants_[at] = want;
         } else {
             wants_.erase(at);
+            if (event != kv::RowEvent::Suspended && !there) answered_.erase(at);
             // Refusals go with what they refused.
             if (row.owner != node_.id() && event != kv::RowEvent::Suspended) {
                 node_.erase(std::string(kNoPrefix) + row.owner.str() + "/" + at.second, [](const Result<void>&) {});
@@ -175,6 +187,33 @@ bool BlockAllocator::onRow(kv::RowEvent event, const kv::Row& row) {
         ledger_.onRow(event, row);
     }
     return true;
+}
+
+void BlockAllocator::putRow(const NodeId& owner, const UnitKey& key, const Unit& unit) {
+    ++work_;
+    units_[owner][key] = unit;
+    owners_[key][owner] = unit;
+    if (owner == node_.id()) {
+        changed_.insert(key.pool);
+    } else if (unit.holder == node_.id()) {
+        gifts_.insert({key, owner});
+    } else {
+        gifts_.erase({key, owner});
+    }
+}
+
+void BlockAllocator::eraseRow(const NodeId& owner, const UnitKey& key) {
+    ++work_;
+    if (const auto units = units_.find(owner); units != units_.end()) {
+        units->second.erase(key);
+        if (units->second.empty()) units_.erase(units);
+    }
+    if (const auto owners = owners_.find(key); owners != owners_.end()) {
+        owners->second.erase(owner);
+        if (owners->second.empty()) owners_.erase(owners);
+    }
+    gifts_.erase({key, owner});
+    if (owner == node_.id()) changed_.insert(key.pool);
 }
 
 // --- life ---
@@ -218,10 +257,37 @@ BlockAllocator::~BlockAllocator() {
 
 void BlockAllocator::tick() {
     retryUnits();
-    askAhead();
-    handBack();
+    const auto& pools = ledger_.committed().pools;
+    if (!ledger_.frozen() && !ledger_.forgotten()) {
+        const auto look = [&](const PoolEntry& of) {
+            ++work_;
+            if (ledger_.isMember()) askAhead(of);
+            handBack(of);
+        };
+        for (const uint32_t number : std::exchange(touched_, {})) {
+            if (const PoolEntry* of = pool(number); of != nullptr && ledger_.isMember()) askAhead(*of);
+        }
+        auto at = std::ranges::upper_bound(pools, looked_, {}, &PoolEntry::number);
+        for (size_t i = 0; i < std::min(kLooks, pools.size()); ++i, ++at) {
+            if (at == pools.end()) at = pools.begin();
+            look(*at);
+            looked_ = at->number;
+        }
+    }
     process();
     for (const NodeId& id : ledger_.committed().forgotten) node_.giveUp(id);
+}
+
+void BlockAllocator::touch(const IpPrefix& prefix) {
+    const PoolEntry* of = poolOf(prefix);
+    if (of == nullptr || !touched_.insert(of->number).second) return;
+    nextAhead_.erase(of->number);
+}
+
+void BlockAllocator::tellFacts() {
+    if (!config_.onFacts || factsVersion_ == ledger_.factsVersion()) return;
+    factsVersion_ = ledger_.factsVersion();
+    config_.onFacts(std::make_shared<const LedgerFacts>(ledger_.facts()));
 }
 
 void BlockAllocator::process() {
@@ -235,6 +301,7 @@ void BlockAllocator::process() {
         run();
     } while (again_);
     busy_ = false;
+    tellFacts();
     const bool before = std::exchange(wasBusy_, busy());
     if (wasBusy_ && !before && config_.onBusy) config_.onBusy();
 }
@@ -253,12 +320,6 @@ void BlockAllocator::run() {
 }
 
 // --- who owns what ---
-
-const PoolEntry* BlockAllocator::pool(uint32_t number) const {
-    const auto& pools = ledger_.committed().pools;
-    const auto found = std::ranges::find(pools, number, &PoolEntry::number);
-    return found == pools.end() ? nullptr : &*found;
-}
 
 const BlockAllocator::Unit* BlockAllocator::find(const NodeId& owner, const UnitKey& key) const {
     const auto units = units_.find(owner);
@@ -299,9 +360,11 @@ bool BlockAllocator::carved(const PoolEntry& pool, const BlockPlan& plan, uint32
 
 NodeId BlockAllocator::holder(const PoolEntry& pool, uint32_t block) const {
     Unit best{0, pool.home};
-    for (const NodeId& id : ledger_.accepted().members) {
-        const Unit* unit = find(id, {pool.number, false, block});
-        if (unit != nullptr && unit->generation > best.generation) best = *unit;
+    if (const auto owners = owners_.find({pool.number, false, block}); owners != owners_.end()) {
+        for (const auto& [id, unit] : owners->second) {
+            ++work_;
+            if (unit.generation > best.generation && ledger_.accepted().isMember(id)) best = unit;
+        }
     }
     return best.holder;
 }
@@ -310,12 +373,15 @@ NodeId BlockAllocator::holderOf(const PoolEntry& pool, const BlockPlan& plan, co
     const uint32_t block = plan.blockOf(address);
     uint64_t blockGeneration = 0;
     Unit best;
-    for (const NodeId& id : ledger_.accepted().members) {
-        if (const Unit* unit = find(id, {pool.number, false, block})) {
-            blockGeneration = std::max(blockGeneration, unit->generation);
+    if (const auto owners = owners_.find({pool.number, false, block}); owners != owners_.end()) {
+        for (const auto& [id, unit] : owners->second) {
+            if (ledger_.accepted().isMember(id)) blockGeneration = std::max(blockGeneration, unit.generation);
         }
-        const Unit* single = find(id, {pool.number, true, address.bits()});
-        if (single != nullptr && single->generation > best.generation) best = *single;
+    }
+    if (const auto owners = owners_.find({pool.number, true, address.bits()}); owners != owners_.end()) {
+        for (const auto& [id, unit] : owners->second) {
+            if (unit.generation > best.generation && ledger_.accepted().isMember(id)) best = unit;
+        }
     }
     if (best.generation != 0 && base(best.generation) >= blockGeneration) return best.holder;
     return holder(pool, block);
@@ -326,20 +392,32 @@ NodeId BlockAllocator::home(const PoolEntry& pool) const {
     return view.isMember(pool.home) || view.members.empty() ? pool.home : view.members.front();
 }
 
+// What no row speaks of is its first owner's: the cost follows the rows.
 std::map<NodeId, size_t> BlockAllocator::holders(const PoolEntry& pool) const {
     std::map<NodeId, size_t> count;
     const BlockPlan plan(pool.prefix);
-    for (uint32_t block = 0; block < plan.count; ++block) {
+    const auto usable = [&](uint32_t block) {
         const AddressRange range = plan.range(block);
-        if (range.first <= range.last) ++count[holder(pool, block)];
-    }
-    for (const NodeId& id : ledger_.accepted().members) {
-        const auto units = units_.find(id);
-        if (units == units_.end()) continue;
-        for (const auto& [key, unit] : units->second) {
-            if (key.pool == pool.number && key.single && unit.holder == id) count.try_emplace(id, 0);
+        return range.first <= range.last;
+    };
+    size_t atHome = plan.count;
+    if (!usable(0)) --atHome;
+    if (plan.count > 1 && !usable(plan.count - 1)) --atHome;
+    for (auto at = owners_.lower_bound({pool.number, false, 0}); at != owners_.end(); ++at) {
+        const UnitKey& key = at->first;
+        if (key.pool != pool.number) break;
+        ++work_;
+        if (key.single) {
+            for (const auto& [id, unit] : at->second) {
+                if (unit.holder == id && ledger_.accepted().isMember(id)) count.try_emplace(id, 0);
+            }
+            continue;
         }
+        if (key.number >= plan.count || !usable(static_cast<uint32_t>(key.number))) continue;
+        --atHome;
+        ++count[holder(pool, static_cast<uint32_t>(key.number))];
     }
+    if (atHome > 0) count[pool.home] += atHome;
     return count;
 }
 
@@ -373,6 +451,7 @@ void BlockAllocator::putUnit(const UnitKey& key, Unit unit, std::function<void()
                       return;
                   }
                   saving_.erase(key);
+                  changed_.insert(key.pool);
                   if (then) then();
                   process();
               });
@@ -385,15 +464,20 @@ void BlockAllocator::retryUnits() {
 void BlockAllocator::acceptUnits() {
     if (ledger_.frozen() || ledger_.forgotten() || !ledger_.isMember()) return;
     std::vector<std::pair<UnitKey, Unit>> mine;
-    for (const NodeId& giver : ledger_.accepted().members) {
-        if (giver == node_.id() || !ledger_.committed().isMember(giver)) continue;
-        const auto units = units_.find(giver);
-        if (units == units_.end()) continue;
-        for (const auto& [key, unit] : units->second) {
-            if (unit.holder != node_.id() || saving_.contains(key) || pool(key.pool) == nullptr) continue;
-            const Unit* own = find(node_.id(), key);
-            if (own == nullptr || own->generation < unit.generation) mine.emplace_back(key, unit);
+    for (auto at = gifts_.begin(); at != gifts_.end();) {
+        ++work_;
+        const auto& [key, giver] = *at;
+        const Unit* unit = find(giver, key);
+        const Unit* own = find(node_.id(), key);
+        if (unit == nullptr || (own != nullptr && own->generation >= unit->generation)) {
+            at = gifts_.erase(at);  // for good: this host's generation only grows
+            continue;
         }
+        if (!saving_.contains(key) && pool(key.pool) != nullptr && ledger_.accepted().isMember(giver) &&
+            ledger_.committed().isMember(giver)) {
+            mine.emplace_back(key, *unit);
+        }
+        ++at;
     }
     for (const auto& [key, unit] : mine) {
         if (!saving_.contains(key)) putUnit(key, unit);
@@ -408,40 +492,60 @@ void BlockAllocator::sync() {
         carved_.clear();
         return;
     }
-    for (const PoolEntry& pool : ledger_.committed().pools) {
-        const BlockPlan plan(pool.prefix);
-        for (uint32_t block = 0; block < plan.count; ++block) {
-            const UnitKey key{pool.number, false, block};
-            const AddressRange range = plan.range(block);
-            if (held(key) || saving_.contains(key) || range.first > range.last || !ownBlock(pool, block)) continue;
-            held_.insert(key);
-            std::erase_if(
-                held_, [&](const UnitKey& k) { return k.pool == pool.number && k.single && range.contains(k.number); });
-            // The gateway is every host's and never an endpoint's.
-            std::vector<Uint128> holes{pool.gateway.bits()};
-            for (const auto& [single, unit] : units_[node_.id()]) {
-                if (single.pool != pool.number || !single.single || !range.contains(single.number)) continue;
-                if (unit.holder == node_.id() || base(unit.generation) < *ownBlock(pool, block)) continue;
-                carved_.insert(single);
-                holes.push_back(single.number);
-            }
-            book_.hold(pool.prefix, range, holes);
+    const auto& pools = ledger_.committed().pools;
+    for (auto at = std::ranges::upper_bound(pools, known_, {}, &PoolEntry::number); at != pools.end(); ++at) {
+        changed_.insert(at->number);
+        known_ = at->number;
+    }
+    for (const uint32_t number : std::exchange(changed_, {})) {
+        if (const PoolEntry* of = pool(number)) syncPool(*of);
+    }
+}
+
+void BlockAllocator::syncPool(const PoolEntry& pool) {
+    const BlockPlan plan(pool.prefix);
+    auto& units = units_[node_.id()];
+    const auto first = units.lower_bound({pool.number, false, 0});
+    const auto end = units.lower_bound({pool.number + 1, false, 0});
+    const auto take = [&](uint32_t block) {
+        ++work_;
+        const UnitKey key{pool.number, false, block};
+        const AddressRange range = plan.range(block);
+        const auto generation = ownBlock(pool, block);
+        if (held(key) || saving_.contains(key) || range.first > range.last || !generation) return;
+        held_.insert(key);
+        held_.erase(held_.lower_bound({pool.number, true, range.first}),
+                    held_.upper_bound({pool.number, true, range.last}));
+        // The gateway is every host's and never an endpoint's.
+        std::vector<Uint128> holes{pool.gateway.bits()};
+        for (auto at = units.lower_bound({pool.number, true, range.first}); at != end; ++at) {
+            const auto& [single, unit] = *at;
+            if (single.number > range.last) break;
+            if (unit.holder == node_.id() || base(unit.generation) < *generation) continue;
+            carved_.insert(single);
+            holes.push_back(single.number);
+        }
+        book_.hold(pool.prefix, range, holes);
+    };
+    if (pool.home == node_.id()) {
+        for (uint32_t block = 0; block < plan.count; ++block) take(block);
+    } else {
+        for (auto at = first; at != end && !at->first.single; ++at) {
+            if (at->first.number < plan.count) take(static_cast<uint32_t>(at->first.number));
         }
     }
-    const auto own = units_.find(node_.id());
-    if (own == units_.end()) return;
-    for (const auto& [key, unit] : own->second) {
-        const PoolEntry* of = key.single ? pool(key.pool) : nullptr;
-        if (of == nullptr || saving_.contains(key)) continue;
-        const BlockPlan plan(of->prefix);
-        const UnitKey block{key.pool, false, plan.blockOf({of->prefix.family(), key.number})};
+    for (auto at = units.lower_bound({pool.number, true, 0}); at != end; ++at) {
+        ++work_;
+        const auto& [key, unit] = *at;
+        if (saving_.contains(key)) continue;
+        const UnitKey block{key.pool, false, plan.blockOf({pool.prefix.family(), key.number})};
         const AddressRange only{key.number, key.number};
         const bool mine = unit.holder == node_.id();
         if (held(block)) {
-            if (mine && carved_.erase(key) != 0) book_.hold(of->prefix, only);
-        } else if (mine && !held(key) && !saving_.contains(block) && ownSingle(*of, plan, key)) {
+            if (mine && carved_.erase(key) != 0) book_.hold(pool.prefix, only);
+        } else if (mine && !held(key) && !saving_.contains(block) && ownSingle(pool, plan, key)) {
             held_.insert(key);
-            book_.hold(of->prefix, only);
+            book_.hold(pool.prefix, only);
         }
     }
 }
@@ -456,7 +560,8 @@ bool BlockAllocator::giveBlock(const PoolEntry& pool, const BlockPlan& plan, uin
     held_.erase(key);
     idleSince_.erase(key);
     const AddressRange range = plan.range(block);
-    std::erase_if(carved_, [&](const UnitKey& k) { return k.pool == pool.number && range.contains(k.number); });
+    carved_.erase(carved_.lower_bound({pool.number, true, range.first}),
+                  carved_.upper_bound({pool.number, true, range.last}));
     putUnit(key, {*generation + 1, to});
     return true;
 }
@@ -507,12 +612,15 @@ void BlockAllocator::answer() {
 bool BlockAllocator::onTheWay(uint32_t pool, const NodeId& to) const {
     const auto own = units_.find(node_.id());
     if (own == units_.end()) return false;
-    return std::ranges::any_of(own->second, [&](const auto& entry) {
-        const auto& [key, unit] = entry;
-        if (key.pool != pool || unit.holder != to) return false;
+    for (auto at = own->second.lower_bound({pool, false, 0}); at != own->second.end(); ++at) {
+        const auto& [key, unit] = *at;
+        if (key.pool != pool) break;
+        ++work_;
+        if (unit.holder != to) continue;
         const Unit* theirs = find(to, key);
-        return theirs == nullptr || theirs->generation < unit.generation;
-    });
+        if (theirs == nullptr || theirs->generation < unit.generation) return true;
+    }
+    return false;
 }
 
 bool BlockAllocator::give(const PoolEntry& pool, const BlockPlan& plan, const NodeId& asker, const Want& want) {
@@ -526,8 +634,10 @@ bool BlockAllocator::give(const PoolEntry& pool, const BlockPlan& plan, const No
     }
     std::vector<uint32_t> empty;
     std::vector<Uint128> singles;
-    for (const UnitKey& key : held_) {
-        if (key.pool != pool.number) continue;
+    for (auto at = held_.lower_bound({pool.number, false, 0}); at != held_.end(); ++at) {
+        const UnitKey& key = *at;
+        if (key.pool != pool.number) break;
+        ++work_;
         if (key.single) {
             if (within.contains(key.number)) singles.push_back(key.number);
             continue;
@@ -586,10 +696,9 @@ void BlockAllocator::pursuePools() {
                                                         " on all hosts, not " + at->second.gateway.str());
             }
         } else if (known == nullptr) {
-            for (const PoolEntry& other : ledger_.committed().pools) {
-                if (!other.prefix.overlaps(prefix)) continue;
+            if (const PoolEntry* other = ledger_.committed().findOverlap(prefix)) {
                 result = makeError(ErrorCode::Busy,
-                                   "subnet " + prefix.str() + " overlaps the cluster's pool " + other.prefix.str());
+                                   "subnet " + prefix.str() + " overlaps the cluster's pool " + other->prefix.str());
             }
         }
         if (!result && clock_.now() >= at->second.deadline) {
@@ -746,56 +855,54 @@ void BlockAllocator::pursue() {
     }
 }
 
-void BlockAllocator::askAhead() {
-    if (ledger_.frozen() || ledger_.forgotten() || !ledger_.isMember()) return;
-    for (const PoolEntry& of : ledger_.committed().pools) {
-        auto& next = nextAhead_[of.number];
-        if (clock_.now() < next) continue;
-        next = clock_.now() + config_.aheadPause;
-        const BlockPlan plan(of.prefix);
-        const std::string key = std::to_string(of.number) + "/ahead";
-        if (!book_.hasPool(of.prefix) || demands_.contains(key)) continue;
-        if (book_.freeHeld(of.prefix) > (Uint128{1} << plan.bits) / 4) continue;
-        std::vector<std::pair<size_t, NodeId>> targets;
-        for (const auto& [id, count] : holders(of)) {
-            if (id != node_.id() && ledger_.alive(id)) targets.emplace_back(count, id);
-        }
-        if (targets.empty()) continue;
-        Demand& demand = demands_[key];
-        demand.want = {of.number, WantKind::Ahead, 0, std::ranges::max(targets).second, {}, of.prefix};
-        demand.deadline = clock_.now() + config_.patience;
-        ask(key, demand);
+void BlockAllocator::askAhead(const PoolEntry& of) {
+    auto& next = nextAhead_[of.number];
+    if (clock_.now() < next) return;
+    next = clock_.now() + config_.aheadPause;
+    const BlockPlan plan(of.prefix);
+    const std::string key = std::to_string(of.number) + "/ahead";
+    if (!book_.hasPool(of.prefix) || demands_.contains(key)) return;
+    if (book_.freeHeld(of.prefix) > (Uint128{1} << plan.bits) / 4) return;
+    std::vector<std::pair<size_t, NodeId>> targets;
+    for (const auto& [id, count] : holders(of)) {
+        if (id != node_.id() && ledger_.alive(id)) targets.emplace_back(count, id);
     }
+    if (targets.empty()) return;
+    Demand& demand = demands_[key];
+    demand.want = {of.number, WantKind::Ahead, 0, std::ranges::max(targets).second, {}, of.prefix};
+    demand.deadline = clock_.now() + config_.patience;
+    ask(key, demand);
 }
 
 // Blocks beyond one spare go home after a while, and all of them when this host has no network of the pool.
-void BlockAllocator::handBack() {
-    if (ledger_.frozen() || ledger_.forgotten()) return;
-    for (const PoolEntry& of : ledger_.committed().pools) {
-        const BlockPlan plan(of.prefix);
-        const bool used = book_.hasPool(of.prefix);
-        size_t spare = 0;
-        std::vector<UnitKey> units;
-        for (const UnitKey& key : held_) {
-            if (key.pool == of.number) units.push_back(key);
+void BlockAllocator::handBack(const PoolEntry& of) {
+    const auto first = held_.lower_bound({of.number, false, 0});
+    const auto end = held_.lower_bound({of.number + 1, false, 0});
+    if (first == end) return;
+    const NodeId to = home(of);
+    const bool atHome = to == node_.id();
+    std::vector<UnitKey> units(atHome ? held_.lower_bound({of.number, true, 0}) : first, end);
+    if (units.empty()) return;
+    const BlockPlan plan(of.prefix);
+    const bool used = book_.hasPool(of.prefix);
+    size_t spare = 0;
+    for (const UnitKey& key : units) {
+        ++work_;
+        const AddressRange range =
+            key.single ? AddressRange{key.number, key.number} : plan.range(static_cast<uint32_t>(key.number));
+        if (!book_.isVacant(of.prefix, range)) {
+            idleSince_.erase(key);
+            continue;
         }
-        for (const UnitKey& key : units) {
-            const AddressRange range =
-                key.single ? AddressRange{key.number, key.number} : plan.range(static_cast<uint32_t>(key.number));
-            if (!book_.isVacant(of.prefix, range) || (!key.single && home(of) == node_.id())) {
-                idleSince_.erase(key);
-                continue;
-            }
-            if (!key.single && used && spare++ == 0) continue;
-            const auto since = idleSince_.try_emplace(key, clock_.now()).first->second;
-            if (clock_.now() - since < config_.handBackAfter) continue;
-            if (key.single) {
-                const IpAddress address(of.prefix.family(), key.number);
-                const NodeId to = holder(of, plan.blockOf(address));
-                if (ledger_.alive(to)) giveSingle(of, plan, address, to, false);
-            } else if (ledger_.alive(home(of))) {
-                giveBlock(of, plan, static_cast<uint32_t>(key.number), home(of));
-            }
+        if (!key.single && used && spare++ == 0) continue;
+        const auto since = idleSince_.try_emplace(key, clock_.now()).first->second;
+        if (clock_.now() - since < config_.handBackAfter) continue;
+        if (key.single) {
+            const IpAddress address(of.prefix.family(), key.number);
+            const NodeId owner = holder(of, plan.blockOf(address));
+            if (ledger_.alive(owner)) giveSingle(of, plan, address, owner, false);
+        } else if (ledger_.alive(to)) {
+            giveBlock(of, plan, static_cast<uint32_t>(key.number), to);
         }
     }
 }
@@ -919,18 +1026,23 @@ std::string BlockAllocator::describeHolders(const PoolEntry& pool) const {
     return weft::ipam::describeHolders(sharedPool(pool));
 }
 
-std::vector<SharedPool> BlockAllocator::pools() const {
+std::vector<SharedPool> BlockAllocator::pools(uint32_t& after) const {
     std::vector<SharedPool> list;
-    for (const PoolEntry& pool : ledger_.committed().pools) list.push_back(sharedPool(pool));
+    const auto& pools = ledger_.committed().pools;
+    const uint64_t limit = work_ + kShownUnits;
+    for (auto at = std::ranges::upper_bound(pools, after, {}, &PoolEntry::number); at != pools.end() && work_ < limit;
+         ++at) {
+        work_ += 20;
+        list.push_back(sharedPool(*at));
+        after = at->number;
+    }
     return list;
 }
 
 std::string BlockAllocator::describe() const {
     std::string out = ledger_.describe() + "\n";
-    for (const SharedPool& pool : pools()) {
-        out += "pool " + pool.prefix.str() + ", gateway " + pool.gateway.str() + ", " + std::to_string(pool.blocks) +
-               " blocks of /" + std::to_string(pool.blockLength) + ": " + weft::ipam::describeHolders(pool) + "\n";
-    }
+    uint32_t after = 0;
+    for (auto page = pools(after); !page.empty(); page = pools(after)) out += weft::ipam::describe(page);
     return out;
 }
 

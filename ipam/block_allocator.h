@@ -36,6 +36,7 @@ struct BlockConfig {
     std::chrono::milliseconds aheadPause{5000};  // between tries to have a spare block
     std::chrono::milliseconds handBackAfter{60'000};
     std::function<void()> onBusy;  // busy() became true
+    std::function<void(std::shared_ptr<const LedgerFacts>)> onFacts;
 };
 
 // How a pool is cut: 2^bits addresses a block.
@@ -61,8 +62,10 @@ public:
     BlockAllocator(const BlockAllocator&) = delete;
     BlockAllocator& operator=(const BlockAllocator&) = delete;
 
-    // Call every 100 ms or so while busy(), else every few seconds.
+    // Call every 100 ms or so while busy(), else every few seconds. Looks at a bounded number of pools each time.
     void tick();
+    // An address of the pool was given out here: it may be time to ask ahead.
+    void touch(const IpPrefix& prefix);
     [[nodiscard]] bool busy() const;
 
     // Calls back once the cluster knows the pool. Busy: another gateway, or a pool that overlaps; Unavailable: with
@@ -85,8 +88,12 @@ public:
     }
 
     [[nodiscard]] const Ledger& ledger() const { return ledger_; }
-    [[nodiscard]] std::vector<SharedPool> pools() const;
-    [[nodiscard]] std::string describe() const;
+    // Those after pool number `after`, as many as fit into one turn; `after` becomes the last one's. Empty: the end.
+    [[nodiscard]] std::vector<SharedPool> pools(uint32_t& after) const;
+    [[nodiscard]] std::string describe() const;  // all of it: for a few pools
+    // Rows, blocks and pools looked at since the start: what it costs, without a clock.
+    [[nodiscard]] uint64_t work() const { return work_; }
+    [[nodiscard]] size_t answered() const { return answered_.size(); }  // wants of others that are remembered
 
 private:
     struct UnitKey {
@@ -137,7 +144,11 @@ private:
     void process();
     void run();
     void sync();
+    void syncPool(const PoolEntry& pool);
     void acceptUnits();
+    void putRow(const kv::NodeId& owner, const UnitKey& key, const Unit& unit);
+    void eraseRow(const kv::NodeId& owner, const UnitKey& key);
+    void tellFacts();
     void answer();
     [[nodiscard]] bool onTheWay(uint32_t pool, const kv::NodeId& to) const;
     bool give(const PoolEntry& pool, const BlockPlan& plan, const kv::NodeId& asker, const Want& want);
@@ -148,14 +159,14 @@ private:
     void pursuePools();
     void ask(const std::string& key, Demand& demand);
     void finish(const std::string& key, const Result<void>& result);
-    void askAhead();
-    void handBack();
+    void askAhead(const PoolEntry& pool);
+    void handBack(const PoolEntry& pool);
     void adopt(std::function<void()> done);
     void putUnit(const UnitKey& key, Unit unit, std::function<void()> then = {});
     void retryUnits();
     [[nodiscard]] uint64_t digest(const kv::NodeId& id) const;
 
-    [[nodiscard]] const PoolEntry* pool(uint32_t number) const;
+    [[nodiscard]] const PoolEntry* pool(uint32_t number) const { return ledger_.committed().findPool(number); }
     [[nodiscard]] const PoolEntry* poolOf(const IpPrefix& prefix) const { return ledger_.committed().findPool(prefix); }
     [[nodiscard]] const Unit* find(const kv::NodeId& owner, const UnitKey& key) const;
     // This host's own say, without what is on its way to the disk.
@@ -178,6 +189,14 @@ private:
     const Clock& clock_;
     BlockConfig config_;
     std::map<kv::NodeId, std::map<UnitKey, Unit>> units_;
+    std::map<UnitKey, std::map<kv::NodeId, Unit>> owners_;  // the same, by unit
+    std::set<std::pair<UnitKey, kv::NodeId>> gifts_;        // rows of others that name this host, until taken
+    std::set<uint32_t> changed_;                            // pools that sync() has to look at
+    uint32_t known_ = 0;                                    // pools up to this number have been looked at once
+    uint32_t looked_ = 0;                                   // tick() goes on behind this pool
+    std::set<uint32_t> touched_;
+    mutable uint64_t work_ = 0;
+    uint64_t factsVersion_ = 0;
     std::map<std::pair<kv::NodeId, std::string>, Want> wants_;         // of others, asking this host
     std::map<std::pair<kv::NodeId, std::string>, uint64_t> answered_;  // serial
     std::map<std::string, uint64_t> refusals_;                         // to this host: key and refuser -> serial

@@ -1,10 +1,11 @@
 #include "ipam/cluster_ipam.h"
 
-#include <atomic>
+#include <algorithm>
 #include <condition_variable>
 #include <future>
 #include <mutex>
 #include <random>
+#include <set>
 #include <thread>
 
 #include "ipam/block_allocator.h"
@@ -26,17 +27,46 @@ uint64_t systemRandom() {
 
 namespace {
 
-// How often the allocator gets its turn: often while it waits for something, else hardly ever.
+// How often the allocator gets its turn: often while it waits for something, else hardly ever; the next one when the
+// last has ended.
 struct Pace {
     void quicken() {
         const std::lock_guard lock(mutex);
         busy = true;
         changed.notify_all();
     }
+    void touch(const IpPrefix& pool) {
+        const std::lock_guard lock(mutex);
+        busy = true;
+        touched.insert(pool);
+        changed.notify_all();
+    }
 
     std::mutex mutex;
     std::condition_variable_any changed;
     bool busy = false;
+    bool posted = false;  // a turn that has not ended
+    std::set<IpPrefix> touched;
+};
+
+// Ends a turn also when the node goes without having run it.
+struct Turn {
+    explicit Turn(std::shared_ptr<Pace> of) : pace(std::move(of)) {}
+    ~Turn() {
+        const std::lock_guard lock(pace->mutex);
+        pace->posted = false;
+        pace->changed.notify_all();
+    }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+
+    std::shared_ptr<Pace> pace;
+};
+
+// The ledger as last told from the node's thread.
+struct FactsBoard {
+    std::mutex mutex;
+    std::shared_ptr<const LedgerFacts> facts = std::make_shared<const LedgerFacts>();
 };
 
 }  // namespace
@@ -72,6 +102,7 @@ struct ClusterIpam::State {
     // Made, used and destroyed on the node's thread.
     std::shared_ptr<std::unique_ptr<BlockAllocator>> blocks = std::make_shared<std::unique_ptr<BlockAllocator>>();
     std::shared_ptr<Pace> pace = std::make_shared<Pace>();
+    std::shared_ptr<FactsBoard> board = std::make_shared<FactsBoard>();
     std::mutex mutex;
     std::map<IpPrefix, IpAddress> gateways;  // of pools that the cluster knows: they never change
     std::jthread ticker;
@@ -91,6 +122,10 @@ Result<std::unique_ptr<ClusterIpam>> ClusterIpam::create(kv::Runner& runner, Lea
     blockConfig.ledger.seeds = state->config.seeds;
     blockConfig.ledger.random = systemRandom;
     blockConfig.onBusy = [pace = state->pace] { pace->quicken(); };
+    blockConfig.onFacts = [board = state->board](std::shared_ptr<const LedgerFacts> facts) {
+        const std::lock_guard lock(board->mutex);
+        board->facts = std::move(facts);
+    };
     WEFT_TRY(runner.call([holder = state->blocks, &book = *state->leases, &clock, blockConfig](kv::Node& node) mutable {
         if (const auto self = node.member(node.id())) blockConfig.ledger.self = self->record.address;
         *holder = std::make_unique<BlockAllocator>(node, book, clock, blockConfig);
@@ -98,15 +133,24 @@ Result<std::unique_ptr<ClusterIpam>> ClusterIpam::create(kv::Runner& runner, Lea
     state->ticker =
         std::jthread([&runner, weak = std::weak_ptr(state->blocks), pace = state->pace](const std::stop_token& stop) {
             while (!stop.stop_requested()) {
-                runner.post([weak, pace](kv::Node&) {
+                {
+                    const std::lock_guard lock(pace->mutex);
+                    pace->posted = true;
+                }
+                runner.post([weak, turn = std::make_shared<Turn>(pace)](kv::Node&) {
                     const auto held = weak.lock();
                     if (!held || !*held) return;
+                    std::unique_lock lock(turn->pace->mutex);
+                    const auto touched = std::exchange(turn->pace->touched, {});
+                    lock.unlock();
+                    for (const IpPrefix& pool : touched) (*held)->touch(pool);
                     (*held)->tick();
-                    const std::lock_guard lock(pace->mutex);
-                    pace->busy = (*held)->busy();
+                    lock.lock();
+                    turn->pace->busy = (*held)->busy();
                 });
                 std::unique_lock lock(pace->mutex);
                 pace->changed.wait_for(lock, stop, kTick, [] { return false; });
+                pace->changed.wait(lock, stop, [&] { return !pace->posted; });
                 pace->changed.wait_for(lock, stop, kIdleTick, [&] { return pace->busy; });
             }
         });
@@ -169,7 +213,7 @@ Result<IpPrefix> ClusterIpam::requestAddress(const AddressRequest& request) {
     }
     while (true) {
         auto answer = state_->leases->requestAddress(request);
-        if (answer) state_->pace->quicken();  // it may be time to ask ahead
+        if (answer) state_->pace->touch(prefix);
         if (answer || (answer.error().code != ErrorCode::Exhausted && answer.error().code != ErrorCode::Unavailable)) {
             return answer;
         }
@@ -255,22 +299,34 @@ Result<std::string> ClusterIpam::forgetNode(const std::string& host, bool force)
     }
 }
 
+// A page a turn: with thousands of pools the node has other things to do in between.
 Result<std::vector<SharedPool>> ClusterIpam::sharedPools() const {
-    const auto pools = std::make_shared<std::vector<SharedPool>>();
-    WEFT_TRY(state_->await([=](BlockAllocator& blocks, const BlockAllocator::Done& done) {
-        *pools = blocks.pools();
-        done({});
-    }));
-    return std::move(*pools);
+    std::vector<SharedPool> pools;
+    const auto after = std::make_shared<uint32_t>(0);
+    while (true) {
+        const auto page = std::make_shared<std::vector<SharedPool>>();
+        WEFT_TRY(state_->await([=](BlockAllocator& blocks, const BlockAllocator::Done& done) {
+            *page = blocks.pools(*after);
+            done({});
+        }));
+        if (page->empty()) return pools;
+        std::ranges::move(*page, std::back_inserter(pools));
+    }
 }
 
 Result<std::string> ClusterIpam::describe() const {
     const auto text = std::make_shared<std::string>();
     WEFT_TRY(state_->await([=](BlockAllocator& blocks, const BlockAllocator::Done& done) {
-        *text = blocks.describe();
+        *text = blocks.ledger().describe() + "\n";
         done({});
     }));
-    return *text;
+    WEFT_ASSIGN(const auto pools, sharedPools());
+    return *text + ipam::describe(pools);
+}
+
+std::shared_ptr<const LedgerFacts> ClusterIpam::facts() const {
+    const std::lock_guard lock(state_->board->mutex);
+    return state_->board->facts;
 }
 
 }  // namespace weft::ipam

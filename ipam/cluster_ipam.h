@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "ipam/address_manager.h"
 #include "ipam/lease_store.h"
+#include "ipam/ledger_facts.h"
 #include "ipam/local_ipam.h"
 #include "ipam/pool_book.h"
 #include "ipam/shared_pool.h"
@@ -83,6 +84,9 @@ public:
     // agreement among the hosts.
     [[nodiscard]] Result<std::vector<SharedPool>> sharedPools() const;
     [[nodiscard]] Result<std::string> describe() const;
+
+    // As of a moment ago. Any thread, the gossip node's too; never waits, never null.
+    [[nodiscard]] std::shared_ptr<const LedgerFacts> facts() const;
 
 private:
     struct State;

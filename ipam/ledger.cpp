@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <span>
 
 #include "base/log.h"
 #include "kv/wire.h"
@@ -14,14 +15,25 @@ using kv::NodeId;
 
 constexpr size_t kChunkEntries = 12;  // at most 75 bytes each: a chunk fits a row
 constexpr uint8_t kVersion = 1;
+constexpr uint8_t kWideVersion = 2;  // of a head: ballots of 64 bits
+constexpr uint64_t kBallotStep = 64;
 
-void writeBallot(kv::Writer& out, const Ballot& ballot) {
-    out.u32(ballot.epoch);
+// Heads stay as a weftd before 64 bits reads them as long as they can.
+bool isWide(const Ballot& ballot) {
+    return ballot.epoch >> 32 != 0;
+}
+
+void writeBallot(kv::Writer& out, const Ballot& ballot, bool wide) {
+    if (wide) {
+        out.u64(ballot.epoch);
+    } else {
+        out.u32(static_cast<uint32_t>(ballot.epoch));
+    }
     out.id(ballot.claimant);
 }
 
-Ballot readBallot(kv::Reader& in) {
-    const uint32_t epoch = in.u32();
+Ballot readBallot(kv::Reader& in, bool wide) {
+    const uint64_t epoch = wide ? in.u64() : in.u32();
     return {epoch, in.id()};
 }
 
@@ -59,33 +71,71 @@ std::string text(const kv::Writer& out) {
     return {out.view().begin(), out.view().end()};
 }
 
+// As LedgerView::lastForget.
+uint32_t lastForget(const std::vector<LedgerEntry>& log) {
+    for (size_t length = log.size(); length > 0; --length) {
+        if (log[length - 1].kind == LedgerEntry::Kind::Forget) return static_cast<uint32_t>(length);
+    }
+    return 0;
+}
+
+bool sameChunk(const std::vector<LedgerEntry>& one, const std::vector<LedgerEntry>& other, size_t chunk) {
+    const auto part = [&](const std::vector<LedgerEntry>& log) {
+        const size_t from = std::min(log.size(), chunk * kChunkEntries);
+        return std::span(log).subspan(from, std::min(kChunkEntries, log.size() - from));
+    };
+    return std::ranges::equal(part(one), part(other));
+}
+
 }  // namespace
+
+bool isStep(uint64_t known, uint64_t epoch) {
+    if (epoch <= known || epoch - known <= kBallotStep) return true;
+    return epoch >> 32 == (known >> 32) + 1 && static_cast<uint32_t>(epoch) <= kBallotStep;
+}
+
+uint64_t nextEpoch(uint64_t epoch, uint64_t known) {
+    if (epoch == UINT64_MAX) return epoch;
+    return isStep(known, epoch + 1) ? epoch + 1 : ((epoch >> 32) + 1) << 32;
+}
 
 // --- what a log says ---
 
 void LedgerView::apply(const LedgerEntry& entry, uint32_t number) {
     switch (entry.kind) {
         case LedgerEntry::Kind::Join:
-            if (!isMember(entry.node) && !forgotten.contains(entry.node)) members.push_back(entry.node);
+            if (forgotten.contains(entry.node) || !memberSet_.insert(entry.node).second) return;
+            members.push_back(entry.node);
             return;
         case LedgerEntry::Kind::Forget:
             std::erase(members, entry.node);
+            memberSet_.erase(entry.node);
             forgotten.insert(entry.node);
             lastForget = number;
             return;
         case LedgerEntry::Kind::Pool:
             pools.push_back({number, entry.pool, entry.gateway, entry.node});
+            byPrefix_[entry.pool] = number;
             return;
     }
 }
 
-bool LedgerView::isMember(const NodeId& id) const {
-    return std::ranges::find(members, id) != members.end();
+const PoolEntry* LedgerView::findPool(uint32_t number) const {
+    const auto found = std::ranges::lower_bound(pools, number, {}, &PoolEntry::number);
+    return found == pools.end() || found->number != number ? nullptr : &*found;
 }
 
 const PoolEntry* LedgerView::findPool(const IpPrefix& prefix) const {
-    const auto found = std::ranges::find(pools, prefix, &PoolEntry::prefix);
-    return found == pools.end() ? nullptr : &*found;
+    const auto found = byPrefix_.find(prefix);
+    return found == byPrefix_.end() ? nullptr : findPool(found->second);
+}
+
+// Of prefixes that are disjoint and in order only the neighbours can overlap.
+const PoolEntry* LedgerView::findOverlap(const IpPrefix& prefix) const {
+    const auto next = byPrefix_.lower_bound(prefix);
+    if (next != byPrefix_.end() && next->first.overlaps(prefix)) return findPool(next->second);
+    if (next != byPrefix_.begin() && std::prev(next)->first.overlaps(prefix)) return findPool(std::prev(next)->second);
+    return nullptr;
 }
 
 LedgerView Ledger::view(const std::vector<LedgerEntry>& log, size_t length) {
@@ -98,9 +148,10 @@ LedgerView Ledger::view(const std::vector<LedgerEntry>& log, size_t length) {
 
 std::string Ledger::encodeHead(const State& state) {
     kv::Writer out;
-    out.u8(kVersion);
-    writeBallot(out, state.promised);
-    writeBallot(out, state.ballot);
+    const bool wide = isWide(state.promised) || isWide(state.ballot);
+    out.u8(wide ? kWideVersion : kVersion);
+    writeBallot(out, state.promised, wide);
+    writeBallot(out, state.ballot, wide);
     out.u32(state.committed);
     out.u32(state.adopted);
     out.u64(state.unitsDigest);
@@ -112,10 +163,11 @@ std::string Ledger::encodeHead(const State& state) {
 
 std::optional<Ledger::Head> Ledger::decodeHead(const std::string& value) {
     kv::Reader in(kv::asBytes(value));
-    if (in.u8() != kVersion) return std::nullopt;
+    const uint8_t version = in.u8();
+    if (version != kVersion && version != kWideVersion) return std::nullopt;
     Head head;
-    head.state.promised = readBallot(in);
-    head.state.ballot = readBallot(in);
+    head.state.promised = readBallot(in, version == kWideVersion);
+    head.state.ballot = readBallot(in, version == kWideVersion);
     head.state.committed = in.u32();
     head.state.adopted = in.u32();
     head.state.unitsDigest = in.u64();
@@ -157,11 +209,14 @@ std::optional<std::vector<LedgerEntry>> Ledger::logOf(const NodeId& id, const He
 void Ledger::onRow(kv::RowEvent event, const kv::Row& row) {
     const bool there = event == kv::RowEvent::Put;
     if (row.key == "ipam/head") {
+        ++factsVersion_;
         const auto head = there ? decodeHead(row.value) : std::nullopt;
         if (head) {
             heads_[row.owner] = *head;
         } else {
             heads_.erase(row.owner);
+            refused_.erase(row.owner);
+            strangers_.erase(row.owner);
         }
     } else if (row.key.starts_with("ipam/log/")) {
         const auto chunk = static_cast<uint32_t>(std::strtoul(row.key.c_str() + 9, nullptr, 10));
@@ -219,27 +274,42 @@ void Ledger::load() {
     setState(std::move(state));
 }
 
+// Views are made anew only where the log does not simply go on: they grow with all that was ever agreed on.
 void Ledger::setState(State next) {
+    ++factsVersion_;
+    const auto goesOn = [&](size_t length) {
+        return length <= next.log.size() && length <= state_.log.size() &&
+               std::equal(next.log.begin(), next.log.begin() + static_cast<std::ptrdiff_t>(length), state_.log.begin());
+    };
+    const auto extend = [&](LedgerView& view, size_t from, size_t to) {
+        if (from > to || !goesOn(from)) {
+            view = {};
+            from = 0;
+        }
+        for (size_t i = from; i < to; ++i) view.apply(next.log[i], static_cast<uint32_t>(i + 1));
+    };
+    extend(committed_, state_.committed, next.committed);
+    extend(accepted_, state_.log.size(), next.log.size());
     state_ = std::move(next);
-    committed_ = view(state_.log, state_.committed);
-    accepted_ = view(state_.log, state_.log.size());
 }
 
 // Chunks first: a head never speaks of a log that is not there.
 void Ledger::persist(State next) {
-    if (accepted_.lastForget > next.adopted || view(next.log, next.log.size()).lastForget > next.adopted) {
+    const bool freezes = lastForget(next.log) > next.adopted;
+    if (accepted_.lastForget > next.adopted || freezes) {
         next.unitsDigest = hooks_.unitsDigest(node_.id());
     } else {
         next.unitsDigest = 0;
     }
     writing_ = true;
-    freezing_ = view(next.log, next.log.size()).lastForget > next.adopted;
+    freezing_ = freezes;
     const auto waiting = std::make_shared<size_t>(1);
     const auto failed = std::make_shared<bool>(false);
     const auto state = std::make_shared<State>(std::move(next));
     const auto fail = [this] {
         writing_ = freezing_ = false;
         retryAt_ = clock_.now() + std::chrono::milliseconds(100);
+        chunksOnDisk_ = false;
     };
     const auto written = [this, fail, waiting, failed, state, life = std::weak_ptr(life_)](const Result<void>& result) {
         if (life.expired()) return;
@@ -253,11 +323,13 @@ void Ledger::persist(State next) {
             if (!put) return fail();
             writing_ = freezing_ = false;
             setState(*state);
+            chunksOnDisk_ = true;
             hooks_.changed();
             process();
         });
     };
     for (size_t chunk = 0; chunk * kChunkEntries < state->log.size(); ++chunk) {
+        if (chunksOnDisk_ && sameChunk(state->log, state_.log, chunk)) continue;
         std::string value = encodeChunk(state->log, chunk);
         ++*waiting;
         node_.put("ipam/log/" + std::to_string(chunk), std::move(value), written);
@@ -297,20 +369,75 @@ bool Ledger::alive(const NodeId& id) const {
     return member && !member->gone();
 }
 
+// What more than half of the members have promised at least, as far as they are in sight.
+uint64_t Ledger::majorityEpoch() const {
+    std::vector<uint64_t> epochs;
+    for (const auto& [id, head] : heads_) {
+        if (id != node_.id() && accepted_.isMember(id)) epochs.push_back(head.state.promised.epoch);
+    }
+    if (accepted_.isMember(node_.id())) epochs.push_back(state_.promised.epoch);
+    const size_t majority = accepted_.members.size() / 2;
+    if (epochs.size() <= majority) return state_.promised.epoch;
+    std::ranges::nth_element(epochs, epochs.begin() + static_cast<std::ptrdiff_t>(majority), std::greater<>());
+    return epochs[majority];
+}
+
+bool Ledger::isStranger(const Head& head) const {
+    return state_.committed > 0 && head.state.committed > 0 && head.salt != state_.log.front().salt;
+}
+
+std::vector<NodeId> Ledger::strangers() const {
+    std::vector<NodeId> found;
+    for (const auto& [id, head] : heads_) {
+        if (isStranger(head) && !accepted_.forgotten.contains(id)) found.push_back(id);
+    }
+    return found;
+}
+
+bool Ledger::mayFollow(const NodeId& id, const Head& head, const Ballot& ballot) {
+    if (accepted_.forgotten.contains(id)) return false;
+    const auto refuse = [&](const char* why) {
+        Refusal& refusal = refused_[id];
+        ++factsVersion_;
+        if (refusal.times == 0) logWarn("ipam: the ballot of {} does not count: {}", nameOf(id), why);
+        if (refusal.ballot != ballot) ++refusal.times;
+        refusal.ballot = ballot;
+        refusal.digest = head.digest;
+        refusal.committed = state_.committed;
+        return false;
+    };
+    if (!isStep(std::max(state_.promised.epoch, majorityEpoch()), ballot.epoch)) return refuse("it leaps");
+    if (state_.committed == 0 || accepted_.isMember(id)) return true;
+    // No member here, but perhaps of a longer log than this host has.
+    const auto known = refused_.find(id);
+    if (known != refused_.end() && known->second.ballot == ballot && known->second.digest == head.digest &&
+        known->second.committed == state_.committed) {
+        return false;
+    }
+    if (head.salt != state_.log.front().salt || head.length < state_.committed) return refuse("it is no member");
+    const auto log = logOf(id, head);
+    if (!log) return false;  // its rows are on their way
+    const auto end = state_.log.begin() + state_.committed;
+    if (!std::equal(state_.log.begin(), end, log->begin()) || !view(*log, log->size()).isMember(id)) {
+        return refuse("it is no member");
+    }
+    return true;
+}
+
 bool Ledger::promise() {
     const Head* best = nullptr;
     for (const auto& [id, head] : heads_) {
         const Ballot& ballot = head.state.promised;
-        if (id == node_.id() || ballot.claimant != id || ballot <= state_.promised) continue;
-        if (accepted_.forgotten.contains(id)) continue;
-        // A host without log is no member; one with a log may be, in a longer one than this host has.
-        if (state_.committed > 0 && head.salt == 0) continue;
-        if (head.salt != 0 && state_.committed > 0 && head.salt != state_.log.front().salt) {
-            if (!conflict_) logWarn("ipam: {} belongs to a cluster that began apart from this one", id.brief());
-            conflict_ = true;
+        if (id == node_.id()) continue;
+        if (isStranger(head)) {
+            if (strangers_.insert(id).second) {
+                logWarn("ipam: {} belongs to a cluster that began apart from this one", nameOf(id));
+            }
             continue;
         }
-        if (best == nullptr || ballot > best->state.promised) best = &head;
+        if (ballot.claimant != id || ballot <= state_.promised) continue;
+        if (best != nullptr && ballot <= best->state.promised) continue;
+        if (mayFollow(id, head, ballot)) best = &head;
     }
     if (best == nullptr) return false;
     State next = state_;
@@ -325,30 +452,27 @@ bool Ledger::accept() {
         if (id == node_.id() || ballot.claimant != id || head.state.promised != ballot || head.length == 0) continue;
         // An attempt to be the first that came to nothing gives way to a cluster that exists, whatever it promised.
         const bool surrender = state_.committed == 0 && head.state.committed > 0 &&
-                               (state_.log.empty() || head.salt != state_.log.front().salt);
+                               (state_.log.empty() || head.salt != state_.log.front().salt || ballot >= state_.ballot);
         if (!surrender && (ballot < state_.promised || ballot < state_.ballot)) continue;
         if (accepted_.forgotten.contains(id)) continue;
         const bool newer = surrender || ballot > state_.ballot || head.length > state_.log.size();
         const bool further =
             ballot == state_.ballot && (std::min<size_t>(head.state.committed, state_.log.size()) > state_.committed ||
-                                        head.state.adopted > state_.adopted);
+                                        std::min<size_t>(head.state.adopted, state_.log.size()) > state_.adopted);
         if (!newer && !further) continue;
-        if (state_.committed > 0 && head.salt != state_.log.front().salt) {
-            conflict_ = true;
-            continue;
-        }
+        if (state_.committed > 0 && head.salt != state_.log.front().salt) continue;
+        if (!surrender && ballot > state_.promised && !mayFollow(id, head, ballot)) continue;
         State next = state_;
         if (newer) {
             auto log = logOf(id, head);
             if (!log) continue;
-            const uint32_t lastForget = view(*log, log->size()).lastForget;
-            if (lastForget > std::max(state_.adopted, head.state.adopted) && !hooks_.unitsSettled()) continue;
+            if (lastForget(*log) > std::max(state_.adopted, head.state.adopted) && !hooks_.unitsSettled()) continue;
             next.promised = next.ballot = ballot;
             next.log = std::move(*log);
         }
-        const auto committed = std::min(head.state.committed, static_cast<uint32_t>(next.log.size()));
-        next.committed = std::max(next.committed, committed);
-        next.adopted = std::max(next.adopted, head.state.adopted);
+        const auto length = static_cast<uint32_t>(next.log.size());
+        next.committed = std::max(next.committed, std::min(head.state.committed, length));
+        next.adopted = std::max(next.adopted, std::min(head.state.adopted, length));
         persist(std::move(next));
         return true;
     }
@@ -383,18 +507,27 @@ bool Ledger::lead() {
     std::vector<LedgerEntry> best = state_.log;
     uint32_t committed = state_.committed;
     uint32_t adopted = state_.adopted;
-    for (const auto& [id, head] : heads_) {
-        if (id == node_.id() || !promised(id)) continue;
-        if (head.length > 0 && std::pair(head.state.ballot, size_t{head.length}) > std::pair(bestBallot, best.size())) {
-            auto log = logOf(id, head);
-            if (!log) return false;  // its rows are on their way
-            best = std::move(*log);
-            bestBallot = head.state.ballot;
+    LedgerView roster = accepted_;
+    // A member's log may name further members, whose logs count then, too; nobody else's does.
+    std::set<NodeId> counted;
+    for (bool more = true; more;) {
+        more = false;
+        for (const auto& [id, head] : heads_) {
+            if (id == node_.id() || !promised(id) || (state_.committed > 0 && !roster.isMember(id))) continue;
+            if (!counted.insert(id).second) continue;
+            more = true;
+            if (head.length > 0 &&
+                std::pair(head.state.ballot, size_t{head.length}) > std::pair(bestBallot, best.size())) {
+                auto log = logOf(id, head);
+                if (!log) return false;  // its rows are on their way
+                best = std::move(*log);
+                bestBallot = head.state.ballot;
+                roster = view(best, best.size());
+            }
+            committed = std::max(committed, head.state.committed);
+            adopted = std::max(adopted, head.state.adopted);
         }
-        committed = std::max(committed, head.state.committed);
-        adopted = std::max(adopted, head.state.adopted);
     }
-    const LedgerView roster = view(best, best.size());
     State next = state_;
     if (best.empty()) {
         if (!metEverybody()) return false;
@@ -409,7 +542,7 @@ bool Ledger::lead() {
     next.ballot = mine;
     next.log = std::move(best);
     next.committed = std::min(committed, static_cast<uint32_t>(next.log.size()));
-    next.adopted = adopted;
+    next.adopted = std::min(adopted, static_cast<uint32_t>(next.log.size()));
     persist(std::move(next));
     return true;
 }
@@ -504,8 +637,7 @@ std::optional<LedgerEntry> Ledger::nextEntry() const {
             const LedgerEntry& entry = ask.entry;
             if (entry.kind == LedgerEntry::Kind::Pool) {
                 if (open) continue;
-                const auto overlaps = [&](const PoolEntry& pool) { return pool.prefix.overlaps(entry.pool); };
-                if (std::ranges::any_of(accepted_.pools, overlaps)) continue;
+                if (accepted_.findOverlap(entry.pool) != nullptr) continue;
                 LedgerEntry made = entry;
                 made.node = asker;
                 return made;
@@ -583,6 +715,8 @@ bool Ledger::wanted() const {
     }
     if (state_.log.empty()) return false;
     if (frozen() || state_.committed < state_.log.size()) return true;
+    // It follows nobody until it has claimed where the others may follow it.
+    if (isMember() && !isStep(majorityEpoch(), state_.promised.epoch)) return true;
     return std::ranges::any_of(heads_, [&](const auto& head) {
         return !accepted_.isMember(head.first) && !accepted_.forgotten.contains(head.first) && alive(head.first) &&
                (head.second.salt == 0 || head.second.salt == state_.log.front().salt);
@@ -598,11 +732,14 @@ bool Ledger::claim() {
         claimAt_.reset();
         return false;
     };
+    const uint64_t known = std::max(state_.promised.epoch, majorityEpoch());
+    const auto counts = [&](const auto& head) {
+        return (state_.committed == 0 || accepted_.isMember(head.first)) && !accepted_.forgotten.contains(head.first) &&
+               isStep(known, head.second.state.promised.epoch) && !isStranger(head.second);
+    };
     // A promise of somebody who may not lead, like a host that tried to be the first: outbid, or it will never listen.
     const auto outbids = [&](const auto& head) {
-        return head.second.state.promised > state_.promised && alive(head.first) &&
-               !accepted_.forgotten.contains(head.first) &&
-               (head.second.salt == 0 || head.second.salt == state_.log.front().salt);
+        return head.second.state.promised > state_.promised && alive(head.first) && counts(head);
     };
     const bool outbid = leading() && !forgotten() && std::ranges::any_of(heads_, outbids);
     if (!outbid && (leading() || forgotten() || !wanted())) return idle();
@@ -615,11 +752,17 @@ bool Ledger::claim() {
         if (!accepted_.isMember(node_.id())) return idle();
         const Ballot& current = state_.promised;
         const auto leader = heads_.find(current.claimant);
-        const bool led = leader != heads_.end() && leader->second.state.ballot == current && alive(current.claimant);
+        const bool led = leader != heads_.end() && leader->second.state.ballot == current &&
+                         leader->second.state.promised == current && accepted_.isMember(current.claimant) &&
+                         alive(current.claimant);
         if (led && current.claimant != node_.id()) return idle();
         if (!strictMajority(accepted_, [this](const NodeId& id) { return alive(id); })) return idle();
     }
-    if (!claimAt_ && (outbid || node_.members().size() == 1)) claimAt_ = clock_.now();
+    if (!claimAt_ && outbid) {
+        claimAt_ = std::max(clock_.now(), nextOutbid_);
+        nextOutbid_ = *claimAt_ + config_.claimDelay;
+    }
+    if (!claimAt_ && node_.members().size() == 1) claimAt_ = clock_.now();
     if (!claimAt_) {
         const auto delay = config_.claimDelay;
         const bool first = std::ranges::none_of(heads_, [&](const auto& head) {
@@ -632,12 +775,14 @@ bool Ledger::claim() {
     }
     if (clock_.now() < *claimAt_) return false;
     claimAt_.reset();
-    uint32_t epoch = state_.promised.epoch;
-    for (const auto& [id, head] : heads_) {
-        if (!accepted_.forgotten.contains(id)) epoch = std::max(epoch, head.state.promised.epoch);
+    uint64_t epoch = state_.promised.epoch;
+    for (const auto& head : heads_) {
+        if (counts(head)) epoch = std::max(epoch, head.second.state.promised.epoch);
     }
+    epoch = nextEpoch(epoch, majorityEpoch());
+    if (epoch <= state_.promised.epoch) return idle();
     State next = state_;
-    next.promised = {epoch + 1, node_.id()};
+    next.promised = {epoch, node_.id()};
     persist(std::move(next));
     return true;
 }
@@ -680,13 +825,8 @@ std::string Ledger::obstacle() const {
     if (forgotten())
         return "this host was forgotten; its containers' addresses may be in use elsewhere. Remove its "
                "state and identity to join anew";
-    if (conflict_) return "this host and others began separate clusters; one of them has to start anew";
     std::string away;
     const auto add = [&](const std::string& name) { away += (away.empty() ? "" : ", ") + name; };
-    const auto name = [this](const NodeId& id) {
-        const auto member = node_.member(id);
-        return member ? member->record.name : id.brief();
-    };
     if (state_.log.empty()) {
         for (const kv::Member& member : node_.members()) {
             if (awaited(member) && (member.gone() || !(heads_.contains(member.id) || member.id == node_.id()))) {
@@ -700,10 +840,41 @@ std::string Ledger::obstacle() const {
     const NodeId& leader = state_.promised.claimant;
     if (alive(leader)) return "";
     for (const NodeId& id : accepted_.members) {
-        if (!alive(id)) add(name(id));
+        if (!alive(id)) add(nameOf(id));
     }
     if (strictMajority(accepted_, [this](const NodeId& id) { return alive(id); })) return "";
     return "more than half of the hosts have to be there, and these are away: " + away;
+}
+
+std::string Ledger::nameOf(const NodeId& id) const {
+    const auto member = node_.member(id);
+    return member ? member->record.name : id.brief();
+}
+
+std::vector<std::string> Ledger::warnings() const {
+    std::vector<std::string> list;
+    for (const NodeId& id : strangers()) {
+        list.push_back("host " + nameOf(id) +
+                       " belongs to a cluster that began apart from this one: they share no pools and no overlays, and "
+                       "the same address may be in use in both. Decide which one stays; on each host of the other stop "
+                       "weftd and the containers, empty the state directory, and start it with --join to the one that "
+                       "stays");
+    }
+    for (const auto& [id, refusal] : refused_) {
+        list.push_back("host " + nameOf(id) + " wants to lead the cluster's ledger and may not (" +
+                       std::to_string(refusal.times) +
+                       " ballots refused): it is no member, or its numbers leap. If it is none of yours, the cluster "
+                       "key is known to others: rotate it");
+    }
+    return list;
+}
+
+LedgerFacts Ledger::facts() const {
+    LedgerFacts facts;
+    for (const NodeId& id : committed_.members) facts.joined.emplace(id, facts.joined.size());
+    for (const NodeId& id : strangers()) facts.strangers.insert(id);
+    facts.warnings = warnings();
+    return facts;
 }
 
 std::string Ledger::describe() const {
@@ -711,7 +882,21 @@ std::string Ledger::describe() const {
                       (leading() ? "this host" : state_.ballot.claimant.brief());
     if (frozen()) out += "; waits for all hosts to count a forgotten host's blocks";
     if (const std::string why = obstacle(); !why.empty()) out += "; " + why;
+    for (const std::string& warning : warnings()) out += "\n" + warning;
     return out;
+}
+
+Kin kinOf(const kv::Table& table, const NodeId& one, const NodeId& other) {
+    const auto first = Ledger::saltOf(table, one);
+    const auto second = Ledger::saltOf(table, other);
+    if (!first || !second) return Kin::Unknown;
+    return *first == *second ? Kin::Same : Kin::Other;
+}
+
+std::optional<uint64_t> Ledger::saltOf(const kv::Table& table, const NodeId& id) {
+    const auto row = table.get(id, "ipam/head");
+    const auto head = row ? decodeHead(row->value) : std::nullopt;
+    return head && head->state.committed > 0 ? std::optional(head->salt) : std::nullopt;
 }
 
 }  // namespace weft::ipam

@@ -13,6 +13,9 @@
 //
 // The first claim of all, with an empty log, takes everybody this host knows and every seed answered.
 //
+// Numbers of others count only if they are members (of this host's log, or of one shown that contains it) and only in
+// small steps; what else there is, is counted and told.
+//
 // On the node's thread.
 #pragma once
 
@@ -26,16 +29,28 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "ipam/ledger_facts.h"
 #include "kv/node.h"
 
 namespace weft::ipam {
 
 struct Ballot {
-    uint32_t epoch = 0;
+    uint64_t epoch = 0;
     kv::NodeId claimant;
 
     auto operator<=>(const Ballot&) const = default;
 };
+
+// Numbers of others count only in steps: a little further than what is known, or into the next 2^32. One far jump thus
+// leaves room above it, and is itself refused.
+[[nodiscard]] bool isStep(uint64_t known, uint64_t epoch);
+// The next to claim with: above `epoch`, and a step from `known` as well.
+[[nodiscard]] uint64_t nextEpoch(uint64_t epoch, uint64_t known);
+
+// Whether two hosts go by one ledger. Unknown: one of them has none yet.
+enum class Kin : uint8_t { Unknown, Same, Other };
+// By their visible rows. On the node's thread.
+[[nodiscard]] Kin kinOf(const kv::Table& table, const kv::NodeId& one, const kv::NodeId& other);
 
 struct LedgerEntry {
     enum class Kind : uint8_t { Join = 1, Forget = 2, Pool = 3 };
@@ -59,12 +74,18 @@ struct PoolEntry {
 struct LedgerView {
     std::vector<kv::NodeId> members;  // in the order of joining
     std::set<kv::NodeId> forgotten;
-    std::vector<PoolEntry> pools;
-    uint32_t lastForget = 0;  // its number; entries count from 1
+    std::vector<PoolEntry> pools;  // by number
+    uint32_t lastForget = 0;       // its number; entries count from 1
 
     void apply(const LedgerEntry& entry, uint32_t number);
-    [[nodiscard]] bool isMember(const kv::NodeId& id) const;
+    [[nodiscard]] bool isMember(const kv::NodeId& id) const { return memberSet_.contains(id); }
+    [[nodiscard]] const PoolEntry* findPool(uint32_t number) const;
     [[nodiscard]] const PoolEntry* findPool(const IpPrefix& prefix) const;
+    [[nodiscard]] const PoolEntry* findOverlap(const IpPrefix& prefix) const;
+
+private:
+    std::set<kv::NodeId> memberSet_;
+    std::map<IpPrefix, uint32_t> byPrefix_;  // disjoint
 };
 
 struct LedgerConfig {
@@ -102,7 +123,12 @@ public:
     [[nodiscard]] bool forgotten() const { return accepted_.forgotten.contains(node_.id()); }
     [[nodiscard]] bool isMember() const { return committed_.isMember(node_.id()); }
     [[nodiscard]] bool alive(const kv::NodeId& id) const;
-    [[nodiscard]] bool conflict() const { return conflict_; }
+    // Hosts in sight whose ledger began apart from this one.
+    [[nodiscard]] std::vector<kv::NodeId> strangers() const;
+    [[nodiscard]] LedgerFacts facts() const;
+    [[nodiscard]] uint64_t factsVersion() const { return factsVersion_; }  // another one: they may have changed
+    // Of the ledger that the host goes by, if it has one.
+    static std::optional<uint64_t> saltOf(const kv::Table& table, const kv::NodeId& id);
     [[nodiscard]] std::string describe() const;
     // Waits for something by the clock: call process() often.
     [[nodiscard]] bool busy() const;
@@ -131,6 +157,12 @@ private:
         uint32_t length = 0;
         uint64_t digest = 0;
         uint64_t salt = 0;
+    };
+    struct Refusal {
+        Ballot ballot;
+        uint64_t digest = 0;
+        uint32_t committed = 0;  // here
+        uint64_t times = 0;
     };
     struct Ask {
         LedgerEntry entry;
@@ -162,6 +194,12 @@ private:
         return state_.ballot == state_.promised && state_.ballot.claimant == node_.id();
     }
     [[nodiscard]] bool acked(const kv::NodeId& id, size_t length) const;
+    [[nodiscard]] std::string nameOf(const kv::NodeId& id) const;
+    [[nodiscard]] std::vector<std::string> warnings() const;
+    [[nodiscard]] uint64_t majorityEpoch() const;
+    [[nodiscard]] bool isStranger(const Head& head) const;
+    // Whether a claim or log of that host may be followed, by who it is and how far its ballot goes.
+    [[nodiscard]] bool mayFollow(const kv::NodeId& id, const Head& head, const Ballot& ballot);
     [[nodiscard]] bool strictMajority(const LedgerView& of, const std::function<bool(const kv::NodeId&)>& has) const;
     void persist(State next);
     void setState(State next);
@@ -179,13 +217,17 @@ private:
     std::map<kv::NodeId, std::map<std::string, Ask>> asks_;
     std::set<kv::NodeId> given_;  // up by the operator by force: not counted in this host's claims
     bool writing_ = false;
+    bool chunksOnDisk_ = false;   // as state_ has them
     bool freezing_ = false;       // a Forget is on its way to the disk
     Clock::Monotonic retryAt_{};  // after a failed write
     bool adopting_ = false;
     bool busy_ = false;
     bool again_ = false;
-    bool conflict_ = false;
+    uint64_t factsVersion_ = 1;
+    std::map<kv::NodeId, Refusal> refused_;  // of hosts with a head
+    std::set<kv::NodeId> strangers_;         // logged
     std::optional<Clock::Monotonic> claimAt_;
+    Clock::Monotonic nextOutbid_{};
     std::shared_ptr<bool> life_ = std::make_shared<bool>(true);
 };
 

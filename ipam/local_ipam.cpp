@@ -113,6 +113,7 @@ Result<void> LocalIpam::load() {
         auto pool = std::make_unique<Pool>(record, heldOf(record.pool));
         pool->bindingsKnown = pool->record.network.empty();
         const PoolId poolId = pool->record.id;
+        byPrefix_[record.pool] = pool.get();
         pools_.emplace(poolId, std::move(pool));
     }
     for (const auto& lease : stored.leases) {
@@ -169,10 +170,11 @@ Result<void> LocalIpam::commitNewPool(Lock& lock, const PoolRecord& record) {
     change.putPools = {record};
     const PoolId poolId = record.id;
     Pool& pool = *pools_.emplace(poolId, std::make_unique<Pool>(record, heldOf(record.pool))).first->second;
+    byPrefix_[record.pool] = &pool;
     pool.settling = true;
     auto stored = commit(lock, change);
     settle(pool);
-    if (!stored) pools_.erase(poolId);
+    if (!stored) erasePool(poolId);
     return stored;
 }
 
@@ -311,7 +313,7 @@ Result<void> LocalIpam::releasePool(const PoolId& poolId) {
     settle(*pool);
     if (!stored) return stored;
     if (pool->record.network.empty()) {
-        pools_.erase(poolId);
+        erasePool(poolId);
     } else {
         pool->record.released = true;
     }
@@ -459,7 +461,7 @@ Result<void> LocalIpam::detachPools(const NetworkId& networkId) {
         settle(*pool);
         if (!stored) return stored;
         if (record.released) {
-            pools_.erase(record.id);
+            erasePool(record.id);
             continue;
         }
         pool->record = std::move(record);
@@ -560,7 +562,7 @@ Result<void> LocalIpam::collectPools(Lock& lock) {
         auto stored = commit(lock, change);
         settle(*pool);
         if (!stored) return stored;
-        pools_.erase(poolId);
+        erasePool(poolId);
     }
     return {};
 }
@@ -617,10 +619,15 @@ Result<std::vector<CollectedLease>> LocalIpam::collect() {
 }
 
 Pool* LocalIpam::findPool(const IpPrefix& prefix) const {
-    for (const auto& [poolId, pool] : pools_) {
-        if (pool->record.pool == prefix) return pool.get();
-    }
-    return nullptr;
+    const auto found = byPrefix_.find(prefix);
+    return found == byPrefix_.end() ? nullptr : found->second;
+}
+
+void LocalIpam::erasePool(const PoolId& poolId) {
+    const auto pool = pools_.find(poolId);
+    if (pool == pools_.end()) return;
+    byPrefix_.erase(pool->second->record.pool);
+    pools_.erase(pool);
 }
 
 const HeldRanges* LocalIpam::heldOf(const IpPrefix& prefix) {

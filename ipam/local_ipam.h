@@ -154,6 +154,7 @@ private:
 
     // These wait, with the mutex released, until the pool is settled; nullptr if there is none.
     Pool* findPool(const IpPrefix& prefix) const;
+    void erasePool(const PoolId& poolId);
     const HeldRanges* heldOf(const IpPrefix& prefix);
     Pool* settledPool(Lock& lock, const PoolId& poolId);
     Pool* settledPool(Lock& lock, const std::function<bool(const Pool&)>& matches);
@@ -187,6 +188,7 @@ private:
     std::condition_variable settled_;  // a pool or lease is no longer in the middle of a change
     std::map<IpPrefix, HeldRanges> held_;
     std::map<PoolId, std::unique_ptr<Pool>> pools_;
+    std::map<IpPrefix, Pool*> byPrefix_;  // of all, disjoint
 };
 
 }  // namespace weft::ipam

@@ -1,6 +1,7 @@
 // SharedPool: what a person may want to know of a pool that the cluster shares.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -25,5 +26,7 @@ struct SharedPool {
 
 // "host1 holds 30 blocks, host2 holds 2 blocks (away)"
 [[nodiscard]] std::string describeHolders(const SharedPool& pool);
+// A line for each.
+[[nodiscard]] std::string describe(std::span<const SharedPool> pools);
 
 }  // namespace weft::ipam

@@ -11,10 +11,12 @@
 #include <cstdlib>
 #include <future>
 #include <mutex>
+#include <numeric>
 #include <thread>
 
 #include "ipam/block_allocator.h"
 #include "ipam/cluster_ipam.h"
+#include "kv/wire.h"
 #include "tests/unit/ipam/fake_store.h"
 #include "tests/unit/kv/simulator.h"
 
@@ -697,6 +699,212 @@ TEST_F(Blocks, AForgottenHostGivesNothingFromItsOwnBlocks) {
     EXPECT_NE(refused.error().message.find("forgotten"), std::string::npos) << refused.error().message;
 }
 
+// --- what others may say ---
+
+TEST(LedgerNumbers, CountInSteps) {
+    constexpr uint64_t kTop = UINT32_MAX;
+    EXPECT_TRUE(isStep(5, 6));
+    EXPECT_TRUE(isStep(5, 3));
+    EXPECT_TRUE(isStep(5, 69));
+    EXPECT_FALSE(isStep(5, 70));
+    EXPECT_FALSE(isStep(5, kTop));
+    EXPECT_TRUE(isStep(5, kTop + 1));
+    EXPECT_TRUE(isStep(kTop, kTop + 1));
+    EXPECT_FALSE(isStep(5, 2 * (kTop + 1)));
+    EXPECT_FALSE(isStep(5, UINT64_MAX));
+    EXPECT_EQ(nextEpoch(5, 5), 6U);
+    EXPECT_EQ(nextEpoch(5, 0), 6U);
+    EXPECT_EQ(nextEpoch(kTop, kTop), kTop + 1);
+    EXPECT_EQ(nextEpoch(kTop, 5), kTop + 1);
+    EXPECT_EQ(nextEpoch(1'000'000, 5), kTop + 1);
+    EXPECT_EQ(nextEpoch(UINT64_MAX, 5), UINT64_MAX);
+}
+
+class Liars : public Blocks {
+protected:
+    // ipam/head: version, promised, ballot, committed, adopted, digest of units, length, digest, salt.
+    static std::string head(uint32_t epoch, const kv::NodeId& claimant, uint32_t numbers, uint64_t salt) {
+        kv::Writer out;
+        out.u8(1);
+        for (int i = 0; i < 2; ++i) {
+            out.u32(epoch);
+            out.id(claimant);
+        }
+        for (int i = 0; i < 2; ++i) out.u32(numbers);
+        out.u64(0);
+        out.u32(numbers);
+        out.u64(0);
+        out.u64(salt);
+        return {out.view().begin(), out.view().end()};
+    }
+    uint64_t salt() { return Ledger::saltOf(lab.cluster().node(0).table(), lab.cluster().id(0)).value(); }
+    // A node with the key and without a ledger of its own.
+    size_t addLiar() {
+        const size_t liar = lab.cluster().add();
+        lab.cluster().start(liar);
+        return liar;
+    }
+    void say(size_t liar, const std::string& value) {
+        lab.cluster().node(liar).put("ipam/head", value, [](const Result<void>&) {});
+    }
+    // Its disk has promised that ballot.
+    void poison(size_t host, uint32_t epoch, const kv::NodeId& claimant) {
+        lab.host(host).blocks.reset();
+        std::string value = lab.cluster().node(host).table().find(lab.cluster().id(host), "ipam/head")->value;
+        kv::Writer out;
+        out.u32(epoch);
+        out.id(claimant);
+        std::copy(out.view().begin(), out.view().end(), value.begin() + 1);
+        bool saved = false;
+        lab.cluster().node(host).put("ipam/head", value, [&](const Result<void>& put) { saved = bool(put); });
+        lab.cluster().runUntil([&] { return saved; }, 5s);
+        lab.crash(host);
+        lab.start(host);
+    }
+    void expectPools(size_t hosts, unsigned from) {
+        for (size_t i = 0; i < hosts; ++i) {
+            const auto got = request(i, prefix("10." + std::to_string(from + i) + ".0.0/24"));
+            EXPECT_TRUE(got) << i << ": " << got.error().message << "\n" << lab.host(i).blocks->describe();
+        }
+    }
+};
+
+TEST_F(Liars, BallotsOfNoMemberBlockNobody) {
+    start(3);
+    ASSERT_TRUE(request(0, pool));
+    const size_t liar = addLiar();
+    const kv::NodeId id = lab.cluster().id(liar);
+    unsigned next = 40;
+    for (const uint64_t salt : {uint64_t{0}, this->salt(), uint64_t{77}}) {
+        for (const uint32_t numbers : {0U, 1U, UINT32_MAX}) {
+            for (const uint32_t epoch : {30U, 100'000U, UINT32_MAX}) {
+                say(liar, head(epoch, id, numbers, salt));
+                lab.run(300ms);
+            }
+            expectPools(3, next);
+            next += 3;
+        }
+    }
+    const LedgerFacts facts = lab.host(0).blocks->ledger().facts();
+    EXPECT_NE(std::ranges::find_if(facts.warnings, [](const auto& w) { return w.find("ballots refused") != w.npos; }),
+              facts.warnings.end());
+    lab.cluster().crash(liar);
+    lab.run(10s);
+    for (size_t i = 0; i < 3; ++i) {
+        lab.crash(i);
+        lab.start(i);
+    }
+    lab.run(1s);
+    expectPools(3, 100);
+    EXPECT_EQ(lab.problem, "");
+}
+
+// As a weftd before the bounds left it.
+TEST_F(Liars, PoisonedDisksMoveOn) {
+    start(3);
+    for (size_t i = 0; i < 3; ++i) ASSERT_TRUE(request(i, pool));
+    const kv::NodeId nobody{{9}};
+    for (size_t i = 0; i < 3; ++i) poison(i, UINT32_MAX, nobody);
+    lab.run(3s);
+    expectPools(3, 40);
+    EXPECT_EQ(lab.problem, "");
+    const size_t late = lab.add();
+    lab.start(late);
+    lab.run(3s);
+    const auto got = request(late, pool);
+    EXPECT_TRUE(got) << got.error().message;
+}
+
+class PoisonedDisk : public Liars, public testing::WithParamInterface<std::tuple<uint32_t, size_t>> {};
+
+TEST_P(PoisonedDisk, CatchesUp) {
+    const auto [epoch, host] = GetParam();
+    start(3);
+    for (size_t i = 0; i < 3; ++i) ASSERT_TRUE(request(i, pool));
+    poison(host, epoch, kv::NodeId{{9}});
+    lab.run(5s);
+    expectPools(3, 40);
+    lab.run(1s);
+    for (size_t i = 0; i < 3; ++i) EXPECT_EQ(lab.host(i).blocks->ledger().committed().pools.size(), 4U) << i;
+}
+
+INSTANTIATE_TEST_SUITE_P(Which, PoisonedDisk,
+                         testing::Combine(testing::Values(UINT32_MAX, 1'000'000U, 500U), testing::Range<size_t>(0, 3)));
+
+TEST_F(Blocks, ClustersBegunApartBothSaySo) {
+    lab.cluster().config().seeds = {};
+    lab.add();
+    lab.add();
+    lab.cluster().part({0, 1});
+    lab.start(0);
+    lab.start(1);
+    lab.run(1s);
+    ASSERT_TRUE(request(0, pool));
+    ASSERT_TRUE(request(1, pool));
+    lab.cluster().part({});
+    lab.cluster().node(1).setSeeds({kv::sim::hostAddress(0)});
+    ASSERT_TRUE(lab.cluster().runUntil([&] { return lab.cluster().converged(); }, 20s));
+    lab.run(2s);
+    for (size_t i = 0; i < 2; ++i) {
+        const LedgerFacts facts = lab.host(i).blocks->ledger().facts();
+        EXPECT_EQ(facts.strangers, std::set{lab.cluster().id(1 - i)}) << i;
+        ASSERT_EQ(facts.warnings.size(), 1U);
+        EXPECT_NE(facts.warnings.front().find("host" + std::to_string(1 - i)), std::string::npos);
+        EXPECT_EQ(kinOf(lab.cluster().node(i).table(), lab.cluster().id(0), lab.cluster().id(1)), Kin::Other);
+        EXPECT_EQ(kinOf(lab.cluster().node(i).table(), lab.cluster().id(0), lab.cluster().id(0)), Kin::Same);
+        EXPECT_TRUE(request(i, pool)) << i;  // each goes on for itself
+    }
+    // The one that starts anew is one of them.
+    lab.crash(1);
+    ASSERT_TRUE(lab.runUntil([&] { return !lab.host(0).blocks->ledger().alive(lab.cluster().id(1)); }, 20s));
+    EXPECT_TRUE(lab.host(0).blocks->ledger().facts().warnings.empty());
+}
+
+// Three of five are gone for ever: by force, one after the other.
+TEST_F(Blocks, AMajorityLostIsGivenUpByForce) {
+    start(5);
+    for (size_t i = 0; i < 5; ++i) ASSERT_TRUE(request(i, pool)) << i;
+    for (const size_t gone : {0U, 1U, 4U}) lab.crash(gone);
+    lab.run(10s);
+    EXPECT_FALSE(request(2, prefix("10.40.0.0/24")));
+    for (const size_t gone : {0U, 1U, 4U}) ASSERT_TRUE(forget(2, gone, true));
+    for (const size_t gone : {0U, 1U, 4U}) {
+        EXPECT_TRUE(lab.runUntil([&] { return forgotten(2, gone); }, 20s)) << lab.host(2).blocks->describe();
+    }
+    EXPECT_TRUE(request(2, prefix("10.40.0.0/24")));
+    EXPECT_TRUE(request(3, prefix("10.41.0.0/24")));
+    for (int i = 0; i < 60; ++i) ASSERT_TRUE(request(2 + static_cast<size_t>(i % 2), pool)) << i;
+    EXPECT_EQ(lab.problem, "");
+}
+
+// --- what it costs ---
+
+TEST_F(Blocks, APoolCostsTheSameHoweverManyThereAre) {
+    start(2);
+    std::vector<uint64_t> cost;
+    const auto work = [&] { return lab.host(0).blocks->work() + lab.host(1).blocks->work(); };
+    for (unsigned i = 0; i < 400; ++i) {
+        const uint64_t before = work();
+        const auto got =
+            request(i % 2, prefix("10." + std::to_string(64 + i / 256) + "." + std::to_string(i % 256) + ".0/24"));
+        ASSERT_TRUE(got) << i << ": " << got.error().message;
+        cost.push_back(work() - before);
+    }
+    const uint64_t first = std::accumulate(cost.begin() + 80, cost.begin() + 130, uint64_t{0});
+    const uint64_t last = std::accumulate(cost.end() - 50, cost.end(), uint64_t{0});
+    EXPECT_LT(last, first * 3 / 2);
+}
+
+TEST_F(Blocks, WantsThatAreGoneAreNotRemembered) {
+    start(2);
+    ASSERT_TRUE(request(0, pool));
+    for (unsigned i = 20; i < 60; ++i) {
+        ASSERT_TRUE(request(1, pool, ip(("10.32.0." + std::to_string(i)).c_str()))) << i;
+    }
+    lab.run(5s);
+    EXPECT_LT(lab.host(0).blocks->answered(), 4U);
+}
+
 // Hosts for ClusterIpam: the simulated cluster on a thread of its own.
 class Hosts {
 public:
@@ -792,7 +1000,7 @@ protected:
 
     std::optional<Hosts> hosts;
     FakeStore stores[2];
-    const SystemClock clock;
+    const SystemClock clock{};
 };
 
 TEST_F(ClusterIpamTest, ServesManyThreads) {
