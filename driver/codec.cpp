@@ -20,6 +20,7 @@ constexpr const char* kEnableIpv6 = "com.docker.network.enable_ipv6";
 constexpr const char* kPortMap = "com.docker.network.portmap";
 constexpr const char* kExposedPorts = "com.docker.network.endpoint.exposedports";
 constexpr const char* kMacAddress = "com.docker.network.endpoint.macaddress";
+constexpr const char* kOwnOptions = "weft.";
 constexpr const char* kLinkName = "com.docker.network.endpoint.ifname";
 
 std::string dump(const Json& json) {
@@ -356,6 +357,11 @@ Result<CreateEndpointRequest> decodeCreateEndpoint(std::string_view body) {
     WEFT_ASSIGN(const Fields options, fields.object("Options"));
     WEFT_ASSIGN(request.mac, endpointMac(interface, options));
     WEFT_ASSIGN(request.ports, portOptions(options));
+    for (const auto& [name, value] : options.json().items()) {
+        if (!name.starts_with(kOwnOptions)) continue;
+        if (!value.is_string()) return expected(options.path(name), "a string", value);
+        request.options[name] = value.get<std::string>();
+    }
     WEFT_ASSIGN(const std::string linkName, options.text(kLinkName));
     if (!linkName.empty()) {
         // Engines 28 and 29 let their own drivers name the link; of a plugin they take a prefix and add a number.

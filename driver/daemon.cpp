@@ -225,6 +225,8 @@ private:
     std::unique_ptr<firewall::Firewall> firewall_;
     std::unique_ptr<net::Netlink> netlink_;
     std::unique_ptr<net::PortAllocator> ports_;
+    std::unique_ptr<net::PortProgram> portProgram_;  // null: the kernel takes none, for portProgramTrouble_
+    std::string portProgramTrouble_;
     std::unique_ptr<RecordStore> records_;
     std::unique_ptr<ipam::DatabaseLeaseStore> leases_;
     std::unique_ptr<ipam::LocalIpam> ipam_;
@@ -344,7 +346,15 @@ Result<void> Daemon::makeDrivers() {
     leases_ = std::make_unique<ipam::DatabaseLeaseStore>(*database_);
     WEFT_ASSIGN(ipam_, ipam::LocalIpam::create(*leases_, clock_, std::move(ranges), std::move(hooks)));
 
-    const DriverContext context{*records_, *netlink_, *ports_, *firewall_, *ipam_, clock_};
+    if (auto loaded = net::PortProgram::load(netlink_->netns())) {
+        portProgram_ = *std::move(loaded);
+    } else {
+        portProgramTrouble_ = loaded.error().message;
+        logWarn("msg=\"containers' senders are not checked, and there is no fast path\" why={}",
+                logValue(portProgramTrouble_));
+    }
+    const DriverContext context{*records_, *netlink_, *ports_,           *firewall_,
+                                *ipam_,    clock_,    portProgram_.get()};
     WEFT_ASSIGN(bridge_, BridgeDriver::create(context));
     WEFT_ASSIGN(host_, HostDriver::create(context));
     none_ = std::make_unique<NoneDriver>(*records_, clock_);

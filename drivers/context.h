@@ -6,6 +6,7 @@
 #include "firewall/firewall.h"
 #include "ipam/pool_book.h"
 #include "net/netlink.h"
+#include "net/port_program.h"
 #include "net/ports.h"
 
 namespace weft {
@@ -17,6 +18,7 @@ struct DriverContext {
     firewall::Firewall& firewall;
     ipam::PoolBook& ipam;
     const Clock& clock;
+    net::PortProgram* portProgram = nullptr;  // null: the kernel takes no BPF program
 };
 
 }  // namespace weft

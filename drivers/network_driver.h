@@ -82,6 +82,7 @@ struct CreateEndpointRequest {
     std::optional<IpPrefix> addressV6;
     std::optional<MacAddress> mac;
     PortOptions ports;
+    std::map<std::string, std::string> options;  // weft's own, --driver-opt weft.*=
 };
 
 // Only what the request left open may be set: the engine fails on anything else.

@@ -182,6 +182,7 @@ struct FdbEntry {
     std::optional<IpAddress> remote = {};
     bool bridgePort = false;  // NTF_MASTER rather than NTF_SELF
     bool permanent = true;    // listed: not learned
+    bool sticky = false;      // of a bridge: a frame with this MAC as sender elsewhere does not move it
 
     auto operator<=>(const FdbEntry&) const = default;
 };

@@ -20,11 +20,16 @@ ndmsg entryHeader(uint8_t family, LinkIndex link, uint16_t state, uint8_t flags)
     return header;
 }
 
+uint8_t flagsOf(const FdbEntry& entry) {
+    if (!entry.bridgePort) return NTF_SELF;
+    return entry.sticky ? NTF_MASTER | NTF_STICKY : NTF_MASTER;
+}
+
 Message fdbMessage(int type, int flags, const FdbEntry& entry) {
     // NUD_PERMANENT in a bridge's table would mean "the bridge itself has this MAC"; NUD_NOARP is a static entry.
     const uint16_t state = entry.bridgePort ? NUD_NOARP : NUD_PERMANENT;
     Message message(type, flags, kEntrySize);
-    message.header(entryHeader(AF_BRIDGE, entry.link, state, entry.bridgePort ? NTF_MASTER : NTF_SELF))
+    message.header(entryHeader(AF_BRIDGE, entry.link, state, flagsOf(entry)))
         .put(NDA_LLADDR, entry.mac);
     if (entry.remote) message.put(NDA_DST, *entry.remote);
     return message;
@@ -58,6 +63,7 @@ std::optional<FdbEntry> decodeFdb(const nlmsghdr& message, LinkIndex link) {
     entry.remote = attributes.ip(NDA_DST);
     entry.bridgePort = attributes.has(NDA_MASTER);
     if (entry.bridgePort && (header->ndm_state & NUD_PERMANENT) != 0) return std::nullopt;  // the port's own MAC
+    entry.sticky = (header->ndm_flags & NTF_STICKY) != 0;
     entry.permanent = (header->ndm_state & (NUD_PERMANENT | NUD_NOARP)) != 0;
     return entry;
 }

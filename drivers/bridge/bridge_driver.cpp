@@ -31,6 +31,14 @@ Error notFound(std::string_view what, const std::string& brief) {
     return makeError(ErrorCode::NotFound, "no " + std::string(what) + " " + brief);
 }
 
+// An endpoint's notes: what it says of its own, whatever its network says.
+constexpr std::string_view kSpoofAllowed = "spoof=allow";
+constexpr std::string_view kSpoofDenied = "spoof=deny";
+
+bool spoofAllowed(const BridgeOptions& network, const EndpointRecord& endpoint) {
+    return endpoint.notes.empty() ? network.spoofAllowed : endpoint.notes == kSpoofAllowed;
+}
+
 // Bridges that the engine makes and removes as it likes.
 bool isDockers(const std::string& link) {
     const auto isHex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
@@ -343,6 +351,12 @@ Result<void> BridgeDriver::removeBridge(const NetworkRecord& record) {
     if (net::isOwn(*link, networkMark(record.request.networkId))) return remover_.remove(*link);
     // The user's bridge stays, without what weft put on it.
     Result<void> outcome;
+    if (context_.portProgram != nullptr) {
+        for (const IpamData& subnet : bridgeSubnets(record.request).value_or(std::vector<IpamData>())) {
+            static_cast<void>(
+                context_.portProgram->reserve(link->index, gatewayAddress(subnet).address(), std::nullopt));
+        }
+    }
     std::string_view rest = record.notes;
     while (!rest.empty()) {
         const size_t end = std::min(rest.find(' '), rest.size());
@@ -458,23 +472,50 @@ Result<void> BridgeDriver::addLink(Network& network, const EndpointRecord& endpo
     spec.peerMac = endpoint.mac;
     spec.port = portFlags(network.options);
 
-    auto bridge = context_.netlink.linkIndex(network.record->link);
+    auto bridge = context_.netlink.getLink(network.record->link);
     if (!bridge && bridge.error().code == ErrorCode::NotFound) {
         Sweep sweep(false);
         ensureBridge(network, sweep);
         WEFT_TRY(sweep.outcome());
-        bridge = context_.netlink.linkIndex(network.record->link);
+        bridge = context_.netlink.getLink(network.record->link);
     }
     if (!bridge) return bridge.error();
-    spec.master = *bridge;
-    WEFT_TRY(context_.netlink.createVeth(spec));
-    return {};
+    if (bridge->mac == *endpoint.mac) {
+        return makeError(ErrorCode::InvalidArgument, "MAC address " + endpoint.mac->str() + " is the gateway's");
+    }
+    spec.master = bridge->index;
+    WEFT_ASSIGN(const net::LinkIndex port, context_.netlink.createVeth(spec));
+    return guardPort(network, endpoint, port, *bridge);
+}
+
+Result<void> BridgeDriver::guardPort(const Network& network, const EndpointRecord& endpoint, net::LinkIndex port,
+                                     const net::Link& bridge) {
+    const net::FdbEntry own{.link = port, .mac = *endpoint.mac, .bridgePort = true, .sticky = true};
+    WEFT_TRY(context_.netlink.setFdb(std::span(&own, 1)));
+    if (context_.portProgram == nullptr) return {};
+    net::PortRules rules;
+    rules.segment = bridge.index;
+    rules.fastPath = !network.options.overlay.empty() && network.options.fastPath;
+    if (!spoofAllowed(network.options, endpoint)) {
+        net::PortSender& sender = rules.sender.emplace();
+        sender.mac = *endpoint.mac;
+        if (endpoint.address) sender.v4 = endpoint.address->address();
+        if (endpoint.addressV6) sender.v6 = endpoint.addressV6->address();
+        sender.anyAddress = !net::isOwn(bridge, networkMark(network.id()));
+    }
+    if (rules.sender && rules.sender->anyAddress) {
+        for (const IpamData& subnet : network.subnets) {
+            WEFT_TRY(context_.portProgram->reserve(bridge.index, gatewayAddress(subnet).address(), bridge.index));
+        }
+    }
+    return context_.portProgram->setPort(port, rules);
 }
 
 Result<void> BridgeDriver::removeLink(const EndpointRecord& endpoint) {
     const auto link = context_.netlink.getLink(endpoint.link);
     if (!link) return link.error().code == ErrorCode::NotFound ? Result<void>() : Result<void>(link.error());
     if (!net::isOwn(*link, endpointMark(endpoint.endpointId))) return {};
+    if (context_.portProgram != nullptr) context_.portProgram->removePort(link->index);
     return remover_.remove(*link);
 }
 
@@ -492,6 +533,8 @@ Result<CreateEndpointReply> BridgeDriver::createEndpoint(const CreateEndpointReq
     record.macGiven = request.mac.has_value();
     record.link = hostEndName(request.endpointId);
     record.ports = request.ports;
+    WEFT_ASSIGN(const auto spoof, parseEndpointSpoof("weft-" + network.record->mode, request.options));
+    if (spoof) record.notes = *spoof ? kSpoofAllowed : kSpoofDenied;
     record.instance = instance_;
     record.created = record.changed = context_.clock.wall();
 
@@ -500,7 +543,7 @@ Result<CreateEndpointReply> BridgeDriver::createEndpoint(const CreateEndpointReq
 
     if (const EndpointPtr known = context_.records.endpoint(request.endpointId)) {
         if (known->networkId != record.networkId || known->address != record.address ||
-            known->addressV6 != record.addressV6 || known->mac != record.mac || known->macGiven != record.macGiven) {
+            known->addressV6 != record.addressV6 || known->mac != record.mac || known->macGiven != record.macGiven || known->notes != record.notes) {
             return makeError(ErrorCode::AlreadyExists,
                              "endpoint " + request.endpointId.brief() + " exists with other settings");
         }

@@ -89,7 +89,7 @@ private:
     using Links = std::map<std::string, net::Link, std::less<>>;
     // What the links of a network's endpoints have in common.
     struct Ports {
-        net::LinkIndex bridge = 0;  // 0: there is none
+        std::optional<net::Link> bridge;
         net::PortFlags flags;
     };
 
@@ -129,6 +129,9 @@ private:
     static bool cameBack(const EndpointRecord& endpoint, const net::Link& link);
     Result<void> addLink(Network& network, const EndpointRecord& endpoint);
     Result<void> removeLink(const EndpointRecord& endpoint);
+    // The program at the port, and the port's own MAC in the bridge's table, which no other port can take.
+    Result<void> guardPort(const Network& network, const EndpointRecord& endpoint, net::LinkIndex port,
+                           const net::Link& bridge);
     Result<void> release(const EndpointRecord& endpoint);
     void announce(const Network& network, const EndpointRecord& endpoint);
     void rememberMac(const EndpointRecord& endpoint);
@@ -153,6 +156,8 @@ private:
     void sweepNetwork(const NetworkPtr& record, const Links& links, bool givenBack, Sweep& sweep);
     void sweepEndpoint(const Network& network, const EndpointRecord& record, const Ports& ports, const Links& links,
                        Sweep& sweep);
+    void sweepGuard(const Network& network, const EndpointRecord& record, const Ports& ports, const net::Link& link,
+                    bool guarded, Sweep& sweep);
     [[nodiscard]] bool isOrphan(const net::Link& link) const;
     void sweepOrphans(const Links& links, Sweep& sweep);
     void sweepPools(ipam::PoolBook& pools, Sweep& sweep) const;

@@ -37,6 +37,7 @@ constexpr KnownOption kKnown[] = {
     {kInhibitV4, ""},
     {kMtu, ""},
     {kPrefix, ""},
+    {kSpoofOption, ""},
     {kHostV4, ""},
     {kHostV6, ""},
     {kEnableV4, ""},
@@ -55,6 +56,7 @@ constexpr KnownOption kKnownOfOverlay[] = {
     {kOverlayVniOption, ""},
     {kOverlayBroadcast, ""},
     {kOverlayFastPath, ""},
+    {kSpoofOption, ""},
     {kMasquerade, ""},
     {kHostBinding, ""},
     {kMtu, ""},
@@ -96,6 +98,14 @@ Result<firewall::GatewayMode> gatewayMode(const OptionReader& reader, std::strin
     return reader.invalid(name, "must be nat or routed");
 }
 
+Result<std::optional<bool>> spoofOf(const OptionReader& reader) {
+    const std::string* value = reader.text(kSpoofOption);
+    if (value == nullptr) return std::optional<bool>();
+    if (*value == "allow") return std::optional(true);
+    if (*value == "deny") return std::optional(false);
+    return reader.invalid(kSpoofOption, "must be allow or deny");
+}
+
 Result<std::optional<IpAddress>> addressOf(const OptionReader& reader, std::string_view name, IpFamily family) {
     WEFT_ASSIGN(const auto address, reader.address(name));
     if (address && address->family() != family) {
@@ -132,6 +142,8 @@ Result<BridgeOptions> parseBridgeOptions(const CreateNetworkRequest& request, bo
         options.name = *name;
     }
     WEFT_ASSIGN(options.icc, reader.flag(kIcc, true));
+    WEFT_ASSIGN(const auto spoof, spoofOf(reader));
+    options.spoofAllowed = spoof.value_or(false);
     WEFT_ASSIGN(options.masquerade, reader.flag(kMasquerade, true));
     WEFT_ASSIGN(options.inhibitV4, reader.flag(kInhibitV4, false));
     WEFT_ASSIGN(options.hostBinding, reader.address(kHostBinding));
@@ -174,6 +186,14 @@ Result<BridgeOptions> parseBridgeOptions(const CreateNetworkRequest& request, bo
         if (routed(mode)) return contradiction(name, modeName, "a routed network hides no addresses");
     }
     return options;
+}
+
+Result<std::optional<bool>> parseEndpointSpoof(std::string_view mode,
+                                               const std::map<std::string, std::string>& options) {
+    constexpr KnownOption kKnownOfEndpoint[] = {{kSpoofOption, ""}};
+    const OptionReader reader(mode, options, kKnownOfEndpoint);
+    WEFT_TRY(reader.check());
+    return spoofOf(reader);
 }
 
 Result<std::vector<IpamData>> bridgeSubnets(const CreateNetworkRequest& request) {

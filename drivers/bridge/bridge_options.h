@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -18,6 +20,9 @@ namespace weft {
 inline constexpr const char* kOverlayNameOption = "weft.network";
 inline constexpr const char* kOverlayVniOption = "weft.vni";
 
+// Of a network and, first of the two, of an endpoint: "allow" or "deny".
+inline constexpr const char* kSpoofOption = "weft.spoof";
+
 struct BridgeOptions {
     std::string name;  // of the bridge link; empty: weft names it
     bool icc = true;
@@ -29,7 +34,8 @@ struct BridgeOptions {
     std::optional<IpAddress> hostV4;  // source of masqueraded traffic
     std::optional<IpAddress> hostV6;
     std::string interfacePrefix = "eth";
-    uint32_t mtu = 0;  // 0: the default route's
+    uint32_t mtu = 0;          // 0: the default route's
+    bool spoofAllowed = false;  // containers may send with any MAC and address, router advertisements and VLAN tags
     // Overlay mode only.
     std::string overlay;    // the network's name on all hosts
     uint32_t vni = 0;       // 0: chosen
@@ -41,6 +47,10 @@ struct BridgeOptions {
 
 // Pure. InvalidArgument: unknown, malformed or contradictory; Unsupported: known, but not here.
 Result<BridgeOptions> parseBridgeOptions(const CreateNetworkRequest& request, bool overlay = false);
+
+// Of an endpoint: its kSpoofOption, if it has one.
+Result<std::optional<bool>> parseEndpointSpoof(std::string_view mode,
+                                               const std::map<std::string, std::string>& options);
 
 // The subnets in use: the families that are on. InvalidArgument when a family that is on has none, none is on, a subnet
 // leaves no room, two overlap, or a gateway is outside.

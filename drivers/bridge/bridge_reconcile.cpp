@@ -85,6 +85,7 @@ Result<std::vector<Repair>> BridgeDriver::reconcile(bool dryRun) {
     else
         for (Repair& repair : *rules) sweep.note(std::move(repair));
 
+    if (context_.portProgram != nullptr) context_.portProgram->prune();
     if (!dryRun) started_ = true;
     return sweep.take();
 }
@@ -104,7 +105,7 @@ void BridgeDriver::sweepNetwork(const NetworkPtr& listed, const Links& links, bo
     }
     ensureBridge(*network, sweep);
     const auto bridge = context_.netlink.getLink(record->link);
-    const Ports ports{bridge ? bridge->index : 0, portFlags(network->options)};
+    const Ports ports{bridge ? std::optional(*bridge) : std::nullopt, portFlags(network->options)};
     for (const EndpointPtr& endpoint : context_.records.endpoints(id)) {
         sweepEndpoint(*network, *endpoint, ports, links, sweep);
     }
@@ -147,10 +148,13 @@ void BridgeDriver::sweepEndpoint(const Network& network, const EndpointRecord& r
     if (record.phase == EndpointPhase::Created && atHost && age > kUnjoinedGrace) return letGo("never joined");
     if (record.phase == EndpointPhase::Joined && atHost && age > kUnmovedGrace) return letGo("joined and never moved");
 
-    if (ports.bridge != 0 && link->master != ports.bridge) {
+    bool guarded = started_;
+    if (ports.bridge && link->master != ports.bridge->index) {
+        guarded = false;
         sweep.fix("link", record.link, "put back on " + network.record->link,
-                  [&] { return context_.netlink.setMaster(link->index, ports.bridge); });
+                  [&] { return context_.netlink.setMaster(link->index, ports.bridge->index); });
     }
+    sweepGuard(network, record, ports, *link, guarded, sweep);
     if (link->port.hairpin != ports.flags.hairpin || link->port.isolated != ports.flags.isolated || link->master == 0) {
         sweep.fix("link", record.link, "port settings restored",
                   [&] { return context_.netlink.setPortFlags(link->index, ports.flags); });
@@ -168,6 +172,22 @@ void BridgeDriver::sweepEndpoint(const Network& network, const EndpointRecord& r
         // Not a repair: after every start the sockets are to be made.
         if (sweep.dryRun()) return;
         if (auto held = holdPorts(record); !held) sweep.fail("port", name, held.error());
+    }
+}
+
+// `guarded`: by this process before, so that what is missing was taken away.
+void BridgeDriver::sweepGuard(const Network& network, const EndpointRecord& record, const Ports& ports,
+                              const net::Link& link, bool guarded, Sweep& sweep) {
+    if (!ports.bridge) return;
+    net::PortProgram* program = context_.portProgram;
+    if (guarded && (program == nullptr || program->isAttached(link.index))) return;
+    if (guarded) {
+        sweep.fix("program", record.link, "attached again", [&] { return program->restore(link.index); });
+    } else if (!sweep.dryRun()) {
+        // Not a repair: after every start it is to be made.
+        if (auto done = guardPort(network, record, link.index, *ports.bridge); !done) {
+            sweep.fail("program", record.link, done.error());
+        }
     }
 }
 

@@ -13,6 +13,7 @@
 #include "drivers/host_state.h"
 #include "drivers/leases.h"
 #include "drivers/names.h"
+#include "drivers/options.h"
 #include "net/announce.h"
 
 namespace weft {
@@ -272,6 +273,7 @@ Result<CreateEndpointReply> HostDriver::createEndpoint(const CreateEndpointReque
     WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(request.networkId));
     WEFT_ASSIGN(const NetworkPtr network, load(request.networkId));
     WEFT_ASSIGN(const HostOptions options, parseHostOptions(network->request));
+    WEFT_TRY(OptionReader("weft-host", request.options, {}).check());
     if (!request.address && !request.addressV6) {
         return makeError(ErrorCode::InvalidArgument, "an endpoint of weft-host needs an address");
     }

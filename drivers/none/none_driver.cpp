@@ -48,6 +48,7 @@ Result<CreateEndpointReply> NoneDriver::createEndpoint(const CreateEndpointReque
     if (!network || network->mode != kMode) {
         return makeError(ErrorCode::NotFound, "no network " + request.networkId.brief());
     }
+    WEFT_TRY(OptionReader("weft-none", request.options, {}).check());
     if (!request.ports.bindings.empty()) return noPorts();
     if (const EndpointPtr known = records_.endpoint(request.endpointId)) {
         const bool same = known->networkId == request.networkId && known->address == request.address &&

@@ -134,6 +134,8 @@ void OverlayDriver::adoptTunnels() {
         } else {
             tunnel.link = 0;
         }
+        // Before the bridge driver has containers' ports look into this table.
+        if (const auto network = read(record); network && tunnel.link != 0) shorten(*network, tunnel);
     }
     if (!tunnels_.empty()) settled_ = context_.clock.now() + kSettle;
     // The first sweep of the rules must not open what is closed now.
@@ -748,7 +750,7 @@ OverlayDriver::Tables OverlayDriver::wanted(const Network& network, const Agreem
         if (peer == agreement.peers.end()) continue;
         if (context_.records.endpointWith(network.id(), row.mac) || !macs.insert(row.mac).second) continue;
         tables.fdb.insert({.link = tunnel.link, .mac = row.mac, .remote = peer->second});
-        tables.fdb.insert({.link = tunnel.link, .mac = row.mac, .bridgePort = true});
+        tables.fdb.insert({.link = tunnel.link, .mac = row.mac, .bridgePort = true, .sticky = true});
         const auto linkLocal = row.v6 ? std::optional(linkLocalOf(row.mac)) : std::nullopt;
         for (const auto& address : {row.v4, row.v6, linkLocal}) {
             if (!address || (address != linkLocal && !contains(network.claim, *address))) continue;
@@ -836,40 +838,22 @@ Result<OverlayDriver::Tables> OverlayDriver::dump(const Tunnel& tunnel) const {
 }
 
 void OverlayDriver::shorten(const Network& network, Tunnel& tunnel) {
-    if (!network.options.fastPath || !fastPaths_) return;
-    if (!tunnel.fastPath) {
-        auto loaded = net::FastPath::load(context_.netlink.netns());
-        if (!loaded) {
-            fastPaths_ = false;
-            logInfo("msg=\"no fast path, frames between containers take the bridge\" why={}",
-                    logValue(loaded.error().message));
-            return;
-        }
-        tunnel.fastPath = *std::move(loaded);
-        tunnel.status.fastPath = true;
-    }
+    net::PortProgram* program = context_.portProgram;
+    if (program == nullptr || !network.options.fastPath) return;
+    tunnel.status.fastPath = true;
 
-    net::FastPath::Ports ports;
-    std::set<net::LinkIndex> links{tunnel.link};
+    net::PortProgram::Macs macs;
     for (const EndpointPtr& endpoint : context_.records.endpoints(network.id())) {
         const auto link = context_.netlink.linkIndex(endpoint->link);
-        if (!link || !endpoint->mac) continue;
-        ports.emplace(*endpoint->mac, *link);
-        links.insert(*link);
+        if (link && endpoint->mac) macs.emplace(*endpoint->mac, *link);
     }
     for (const net::FdbEntry& entry : tunnel.tables.fdb) {
-        if (entry.bridgePort) ports.emplace(entry.mac, tunnel.link);
+        if (entry.bridgePort) macs.emplace(entry.mac, tunnel.link);
     }
-
     // The table comes first: what is attached may be an earlier weftd's, with entries of then.
-    if (const auto done = tunnel.fastPath->setPorts(ports); !done) logDebug("{}", done.error().message);
-    std::erase_if(links, [&](net::LinkIndex link) {
-        if (tunnel.shortened.contains(link)) return false;
-        const auto done = tunnel.fastPath->attach(link);
-        if (!done) logDebug("{}", done.error().message);
-        return !done;
-    });
-    tunnel.shortened = std::move(links);
+    if (const auto done = program->setMacs(tunnel.bridge, macs); !done) logDebug("{}", done.error().message);
+    const net::PortRules rules{.segment = tunnel.bridge, .sender = {}, .fastPath = true};
+    if (const auto done = program->setPort(tunnel.link, rules); !done) logDebug("{}", done.error().message);
 }
 
 // Reconciliation

@@ -19,7 +19,6 @@
 #include "drivers/overlay/tunnel_probe.h"
 #include "drivers/sweep.h"
 #include "kv/runner.h"
-#include "net/fast_path.h"
 
 namespace weft {
 
@@ -133,8 +132,6 @@ private:
         net::LinkIndex link = 0;
         net::LinkIndex bridge = 0;
         Tables tables;
-        std::optional<net::FastPath> fastPath;
-        std::set<net::LinkIndex> shortened;  // links that it is attached to
         OverlayStatus status;
     };
     // A network's record and what was read from it.
@@ -175,7 +172,8 @@ private:
     [[nodiscard]] Tables wanted(const Network& network, const Agreement& agreement, const Tunnel& tunnel) const;
     Result<void> program(Tunnel& tunnel, Tables wanted);
     Result<Tables> dump(const Tunnel& tunnel) const;
-    // After program(): from and to whom it is short.
+    // After program(): the fast path's table, and the program at the tunnel's port. Those of containers are the bridge
+    // driver's.
     void shorten(const Network& network, Tunnel& tunnel);
     // What the kernel has and no row speaks of is kept for a while after the start: the rows of the others come within
     // a second, and the containers here talk to them meanwhile.
@@ -217,7 +215,6 @@ private:
     Clock::Monotonic settled_;                 // until then rows of others may be on their way; not changed by work()
     std::map<std::string, std::string> said_;  // rows of this host: key, value
     bool offload_ = true;                      // tunnels leave checksums to what is below them
-    bool fastPaths_ = true;                    // the kernel has not refused one
 
     std::thread worker_;
     std::unique_ptr<TunnelProbe> probe_;  // null: not clustered

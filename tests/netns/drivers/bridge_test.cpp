@@ -1,4 +1,5 @@
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -545,10 +546,13 @@ TEST_F(BridgeTest, KilledAnywhereLeaksNothing) {
     size_t repairs = 0;
     for (int round = 0; round < 15; ++round) {
         stop();
+        int started[2];
+        ASSERT_EQ(::pipe2(started, O_CLOEXEC), 0);
         const pid_t child = ::fork();
         ASSERT_GE(child, 0);
         if (child == 0) {
             start();
+            ::close(started[1]);
             for (int number = 100;; ++number) {
                 const auto network = networkRequest(number, "10.21.0.0/24");
                 createNetwork(network);
@@ -568,7 +572,11 @@ TEST_F(BridgeTest, KilledAnywhereLeaksNothing) {
                 }
             }
         }
-        std::this_thread::sleep_for(std::chrono::microseconds(20000 + random() % 130000));
+        ::close(started[1]);
+        char end = 0;
+        if (round % 3 != 0) EXPECT_EQ(::read(started[0], &end, 1), 0);  // the others may meet it at its start
+        ::close(started[0]);
+        std::this_thread::sleep_for(std::chrono::microseconds(random() % 100000));
         ::kill(child, SIGKILL);
         ::waitpid(child, nullptr, 0);
 

@@ -117,7 +117,9 @@ Daemon EngineLab::make(firewall::Firewall& firewall) {
     made.leases = std::make_unique<ipam::DatabaseLeaseStore>(*made.database);
     made.records = must(RecordStore::open(*made.database));
     made.ipam = must(ipam::LocalIpam::create(*made.leases, clock_));
-    const DriverContext context{*made.records, *made.netlink, *made.ports, firewall, *made.ipam, clock_};
+    made.portProgram = must(net::PortProgram::load(*host_));
+    const DriverContext context{*made.records, *made.netlink, *made.ports,           firewall,
+                                *made.ipam,    clock_,        made.portProgram.get()};
     made.bridge = must(BridgeDriver::create(context));
     made.host = must(HostDriver::create(context));
     made.none = std::make_unique<NoneDriver>(*made.records, clock_);

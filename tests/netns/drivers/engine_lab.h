@@ -49,6 +49,7 @@ struct Daemon {
     std::unique_ptr<Database> database;
     std::unique_ptr<net::Netlink> netlink;
     std::unique_ptr<net::PortAllocator> ports;
+    std::unique_ptr<net::PortProgram> portProgram;
     std::unique_ptr<ipam::DatabaseLeaseStore> leases;
     std::unique_ptr<ipam::LocalIpam> ipam;
     std::unique_ptr<RecordStore> records;

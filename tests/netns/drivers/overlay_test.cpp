@@ -81,7 +81,8 @@ struct Host {
     }
     void start(const std::string& vtep, bool swarm = false) {
         records = must(RecordStore::open(*database));
-        const DriverContext context{*records, *netlink, *ports, firewall, *pools, clock};
+        portProgram = must(net::PortProgram::load(ns));
+        const DriverContext context{*records, *netlink, *ports, firewall, *pools, clock, portProgram.get()};
         bridge = must(BridgeDriver::create(context));
         overlay = must(OverlayDriver::create(context, *bridge, runner,
                                              {.vtep = ip(vtep), .clustered = clustered, .swarm = swarm}, *pools));
@@ -105,6 +106,7 @@ struct Host {
     std::unique_ptr<Database> database;
     std::unique_ptr<net::Netlink> netlink;
     std::unique_ptr<net::PortAllocator> ports;
+    std::unique_ptr<net::PortProgram> portProgram;
     std::unique_ptr<ipam::DatabaseLeaseStore> leases;
     std::unique_ptr<ipam::LocalIpam> pools;
     std::unique_ptr<RecordStore> records;

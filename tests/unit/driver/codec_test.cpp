@@ -77,6 +77,15 @@ TEST(Codec, TheInterfacesMacGoesBeforeTheOptions) {
     EXPECT_EQ(request->mac->str(), "02:42:00:00:00:01");
 }
 
+TEST(Codec, WeftsOwnEndpointOptionsAreTaken) {
+    const auto request = decodeCreateEndpoint(
+        R"({"NetworkID":"n","EndpointID":"e","Options":{"weft.spoof":"allow","my.option":"yes"}})");
+    ASSERT_TRUE(request);
+    EXPECT_EQ(request->options, (std::map<std::string, std::string>{{"weft.spoof", "allow"}}));
+    EXPECT_THAT(decodeCreateEndpoint(R"({"NetworkID":"n","EndpointID":"e","Options":{"weft.spoof":true}})").error().message,
+                HasSubstr("Options.weft.spoof: expected a string"));
+}
+
 // A wish that a plugin cannot fulfil is refused, not forgotten.
 TEST(Codec, TheNameOfALinkIsTheEngines) {
     const auto request = decodeCreateEndpoint(

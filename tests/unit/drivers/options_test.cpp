@@ -117,6 +117,30 @@ TEST(BridgeOptions, RefusesMalformedAndContradictoryValues) {
                 HasSubstr("contradict"));
 }
 
+TEST(BridgeOptions, SpoofIsAllowOrDenyAndTheEndpointsOwnGoesFirst) {
+    const std::map<std::string, std::string> overlay{{"weft.network", "n"}};
+    for (const bool isOverlay : {false, true}) {
+        for (const auto& [value, allowed] : {std::pair("allow", true), std::pair("deny", false), std::pair("", false)}) {
+            auto options = isOverlay ? overlay : std::map<std::string, std::string>();
+            options["weft.spoof"] = value;
+            EXPECT_EQ(must(parseBridgeOptions(request(options), isOverlay)).spoofAllowed, allowed) << value;
+        }
+        auto options = isOverlay ? overlay : std::map<std::string, std::string>();
+        options["weft.spoof"] = "true";
+        const auto refused = parseBridgeOptions(request(options), isOverlay);
+        ASSERT_FALSE(refused);
+        EXPECT_EQ(refused.error().code, ErrorCode::InvalidArgument);
+        EXPECT_THAT(refused.error().message, HasSubstr("option \"weft.spoof\" is \"true\" but must be allow or deny"));
+    }
+    EXPECT_EQ(must(parseEndpointSpoof("weft-bridge", {})), std::nullopt);
+    EXPECT_EQ(must(parseEndpointSpoof("weft-bridge", {{"weft.spoof", "allow"}})), true);
+    EXPECT_EQ(must(parseEndpointSpoof("weft-bridge", {{"weft.spoof", "deny"}})), false);
+    EXPECT_THAT(parseEndpointSpoof("weft-bridge", {{"weft.spoof", "yes"}}).error().message,
+                HasSubstr("must be allow or deny"));
+    EXPECT_THAT(parseEndpointSpoof("weft-bridge", {{"weft.spoo", "allow"}}).error().message,
+                HasSubstr("did you mean \"weft.spoof\"?"));
+}
+
 TEST(BridgeSubnets, TakesTheFamiliesThatAreOn) {
     auto both = request();
     IpamData six;
