@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "base/printable.h"
 #include "driver/socket.h"
 #include "drivers/options.h"
 #include "ipam/subnets.h"
@@ -74,6 +75,11 @@ Result<void> checkClusterName(const std::string& text) {
     return makeError(ErrorCode::InvalidArgument, "a cluster's name has 1 to 64 characters");
 }
 
+Result<void> checkPrintable(const std::string& text) {
+    if (isPrintable(text)) return {};
+    return makeError(ErrorCode::InvalidArgument, "control characters and marks of direction are not taken");
+}
+
 Result<void> checkDomain(const std::string& text) {
     const bool named = std::all_of(text.begin(), text.end(), [](char c) {
         return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.';
@@ -135,6 +141,7 @@ std::variant<Config, Exit> parseCommandLine(int argc, const char* const* argv) {
     const auto seed =
         checkedBy([](const std::string& text) { return kv::checkEndpointText(text, true); }, "HOST[:PORT]");
     app.add_option("--node-name", config.gossip.nodeName, "this host's name in the cluster; default: the host's name")
+        ->check(checkedBy(checkPrintable, "NAME"))
         ->type_name("NAME");
     app.add_option("--cluster", config.gossip.cluster, "hosts of other clusters are not heard, even with the same key")
         ->check(checkedBy(checkClusterName, "NAME"))
@@ -167,7 +174,10 @@ std::variant<Config, Exit> parseCommandLine(int argc, const char* const* argv) {
                    "the engine's API: tells the names of containers, makes the networks of weftctl network create")
         ->type_name("PATH");
     app.add_option("--label", config.labels, "of this host, for weftctl network create --hosts; repeat for more")
+        ->check(checkedBy(checkPrintable, "LABEL"))
         ->type_name("LABEL");
+    app.add_flag("--strict", config.gossip.strict,
+                 "refuse hosts that speak the wire of an older weft at once, not only when all are upgraded");
     app.add_flag("--swarm", config.swarm,
                  "serve the one driver weft, for a swarm's networks; it must run as a managed plugin (make plugin)");
     std::vector<std::string> keys;

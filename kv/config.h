@@ -12,6 +12,13 @@ namespace weft::kv {
 
 constexpr uint16_t kDefaultPort = 7950;
 
+// Which wires are spoken (docs/gossip.md). Tests of upgrades make nodes of wire 1.
+enum class WirePolicy : uint8_t {
+    One,     // as weft up to c52709e
+    Either,  // wire 2 with whoever speaks it; wire 1 with the others while there are any
+    Two,     // --strict
+};
+
 struct Config {
     using Duration = std::chrono::milliseconds;
 
@@ -19,6 +26,8 @@ struct Config {
     std::string nodeName;          // for people; the identity is the key pair
     Address advertise;             // where the others reach this node, UDP and TCP
     std::vector<Address> seeds;    // asked at start, and for ever while no member answers at that address
+
+    WirePolicy wire = WirePolicy::Either;
 
     // The largest UDP payload: the underlay's MTU less 28 (IPv4) or 48 (IPv6). At least kMinPacketBytes.
     size_t packetBytes = 1400;
@@ -80,6 +89,18 @@ struct Config {
     std::chrono::seconds partitionLimit{24 * 3600};
     // Tombstones live for partitionLimit + tombstoneSlack: detection and one sync must fit into the slack.
     std::chrono::seconds tombstoneSlack{3600};
+
+    // --- quotas: what one member can cost the others ---
+    // Of one owner: live rows, their bytes (key, value, signature), and tombstones. A container costs one row and one
+    // for each of its names, some 250 bytes each; a deletion some 300 bytes for 25 hours. See table.h for what gives
+    // way.
+    size_t rowsAnOwner = 32'768;
+    size_t bytesAnOwner = size_t{16} << 20;
+    size_t tombstonesAnOwner = 131'072;
+    // Members at all and at one IP address, and how many one address may tell of in a minute.
+    size_t maxMembers = 4'096;
+    size_t membersAnAddress = 16;
+    size_t newcomersAMinute = 1'024;
 };
 
 }  // namespace weft::kv

@@ -128,15 +128,16 @@ const Key* Keyring::find(KeyId id) const {
     return found == entries_.end() ? nullptr : &found->key;
 }
 
-void Keyring::seal(Random& random, BytesView context, BytesView plain, Bytes& out) const {
-    sealWith(entries_.front().key, entries_.front().id, random, context, plain, out);
+void Keyring::seal(Wire wire, Random& random, BytesView context, BytesView plain, Bytes& out) const {
+    sealWith(entries_.front().key, entries_.front().id, wire, random, context, plain, out);
 }
 
-void Keyring::sealWith(const Key& key, KeyId id, Random& random, BytesView context, BytesView plain, Bytes& out) {
+void Keyring::sealWith(const Key& key, KeyId id, Wire wire, Random& random, BytesView context, BytesView plain,
+                       Bytes& out) {
     const size_t start = out.size();
     out.resize(start + kOverhead + plain.size());
     uint8_t* box = out.data() + start;
-    box[0] = kWireVersion;
+    box[0] = static_cast<uint8_t>(wire);
     putKeyId(box + 1, id);
     random.fill({box + kNonceAt, kHeaderBytes - kNonceAt});
     const Bytes data = associatedData(box, context);
@@ -144,8 +145,13 @@ void Keyring::sealWith(const Key& key, KeyId id, Random& random, BytesView conte
                                                data.size(), nullptr, box + kNonceAt, key.bytes.data());
 }
 
+std::optional<Wire> Keyring::wireOf(BytesView box) {
+    if (box.size() < kOverhead || (box[0] != 1 && box[0] != 2)) return std::nullopt;
+    return static_cast<Wire>(box[0]);
+}
+
 Keyring::Opened Keyring::open(BytesView box, BytesView context, Bytes& plain, KeyId* keyId) const {
-    if (box.size() < kOverhead || box[0] != kWireVersion) return Opened::UnknownKey;
+    if (!wireOf(box)) return Opened::UnknownKey;
     const KeyId id = getKeyId(box.data() + 1);
     const Key* key = find(id);
     if (key == nullptr) return Opened::UnknownKey;

@@ -2,7 +2,7 @@
 // sealed with any of them. Rotation without a gap: add the new key on every node, then use it on every node, then
 // remove the old one.
 //
-// A sealed box (docs/gossip.md): version u8 | key id u32 | nonce 24 | XChaCha20-Poly1305 ciphertext | tag 16.
+// A sealed box (docs/gossip.md): wire u8 | key id u32 | nonce 24 | XChaCha20-Poly1305 ciphertext | tag 16.
 #pragma once
 
 #include <array>
@@ -17,7 +17,8 @@
 
 namespace weft::kv {
 
-constexpr uint8_t kWireVersion = 1;
+// The first byte of a box: which wire its sender speaks (docs/gossip.md). 1 is that of weft up to c52709e.
+enum class Wire : uint8_t { One = 1, Two = 2 };
 
 using KeyId = uint32_t;  // the first four bytes of BLAKE2b over the key: public, says nothing about it
 
@@ -59,9 +60,13 @@ public:
     [[nodiscard]] const Key* find(KeyId id) const;
 
     // Appends the sealed box of `plain` to `out`. `context` is authenticated and not sent. The ring must not be empty.
-    void seal(Random& random, BytesView context, BytesView plain, Bytes& out) const;
+    void seal(Wire wire, Random& random, BytesView context, BytesView plain, Bytes& out) const;
     // The same with a key of the caller's choice.
-    static void sealWith(const Key& key, KeyId id, Random& random, BytesView context, BytesView plain, Bytes& out);
+    static void sealWith(const Key& key, KeyId id, Wire wire, Random& random, BytesView context, BytesView plain,
+                         Bytes& out);
+
+    // Which wire a box is of, before it is opened.
+    static std::optional<Wire> wireOf(BytesView box);
 
     enum class Opened { Ok, UnknownKey, Forged };
     // Costs one try at most: the key id picks the key. On Ok `plain` holds the content, and `key` the key's id.

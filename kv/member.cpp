@@ -9,7 +9,7 @@ Bytes signedBytes(const MemberRecord& record, const std::string& cluster) {
     out.text8("weft member 1");
     out.text8(cluster);
     out.bytes(record.publicKey);
-    out.text8(record.name);
+    out.text8(record.signedName.empty() ? record.name : record.signedName);
     out.address(record.address);
     out.u64(record.incarnation);
     out.u8(record.left ? 1 : 0);

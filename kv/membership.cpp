@@ -1,10 +1,18 @@
 #include "kv/membership.h"
 
 #include <algorithm>
+#include <tuple>
 
 namespace weft::kv {
 
 using std::chrono::seconds;
+
+namespace {
+
+constexpr size_t kMaxTellers = 1024;
+constexpr seconds kTellFor{60};
+
+}  // namespace
 
 Membership::Membership(Context& context, uint32_t epoch, Events events)
     : context_(context), events_(std::move(events)), selfId_(NodeId::of(context.signer.publicKey())) {
@@ -16,6 +24,7 @@ Membership::Membership(Context& context, uint32_t epoch, Events events)
     self.record.address = context_.config.advertise;
     beginIncarnations(epoch);
     present_ = 1;
+    ++atAddress_[self.record.address.ip];
 }
 
 const Member* Membership::find(const NodeId& id) const {
@@ -31,7 +40,8 @@ bool Membership::advertised(const Member& member) const {
     return !member.gone() || age(member) < context_.config.partitionLimit * 7 / 8;
 }
 
-bool Membership::apply(const MemberRecord& record, MemberState state, seconds age, bool announce) {
+bool Membership::apply(const MemberRecord& record, MemberState state, seconds age, bool announce,
+                       const IpAddress* teller) {
     const NodeId id = NodeId::of(record.publicKey);
     if (id == selfId_) {
         applySelf(record);
@@ -49,11 +59,16 @@ bool Membership::apply(const MemberRecord& record, MemberState state, seconds ag
         ++context_.counters.badSignature;
         return false;
     }
+    if (known == members_.end() && !makeRoom(record, record.left || state != MemberState::Alive, teller)) {
+        ++context_.counters.membersRefused;
+        return false;
+    }
 
     std::optional<MemberState> before;
     Member& member = members_[id];
     if (known != members_.end()) {
         before = member.state;
+        leaveAddress(member.record.address.ip);
     } else {
         member.id = id;
         order_.push_back(&member);
@@ -62,6 +77,7 @@ bool Membership::apply(const MemberRecord& record, MemberState state, seconds ag
     }
     member.heard = std::max(member.heard, context_.clock.now() - age);
     member.record = record;
+    ++atAddress_[record.address.ip];
     setState(member, record.left ? MemberState::Left : state);
     if (announce) events_.broadcast(id, record);
     events_.changed(member, before);
@@ -80,22 +96,25 @@ void Membership::applySelf(const MemberRecord& record) {
 }
 
 bool Membership::applyRemote(const MemberRecord& record, MemberState state, seconds age, const NodeId& peer,
-                             bool announce) {
+                             bool announce, const IpAddress* teller) {
     const NodeId id = NodeId::of(record.publicKey);
     const Member* known = find(id);
     const bool gone = state == MemberState::Dead || state == MemberState::Left;
     if (known == nullptr) {
         if (gone && age >= context_.config.partitionLimit * 7 / 8) return false;
-        return apply(record, gone ? state : MemberState::Alive, age, announce);
+        return apply(record, gone ? state : MemberState::Alive, age, announce, teller);
     }
-    const bool changed = apply(record, MemberState::Alive, age, announce);
+    const bool changed = apply(record, MemberState::Alive, age, announce, teller);
     // A death told by a peer is a suspicion here: the member may be on this side of what parted it from the peer.
     if (state == MemberState::Dead) applySuspect({id, record.incarnation, peer});
     return changed;
 }
 
 void Membership::heard(const NodeId& id) {
-    if (const auto found = members_.find(id); found != members_.end()) found->second.heard = context_.clock.now();
+    const auto found = members_.find(id);
+    if (found == members_.end()) return;
+    found->second.heard = context_.clock.now();
+    found->second.proved = true;
 }
 
 void Membership::applySuspect(const SuspectNotice& notice) {
@@ -167,7 +186,7 @@ void Membership::signSelf(uint64_t incarnation) {
 
 void Membership::beginIncarnations(uint32_t epoch) {
     constexpr size_t kStarts = 1 << 30;
-    signSelf(uint64_t{epoch} << 32 | context_.random.below(kStarts));
+    signSelf(uint64_t{epoch} << 32 | wireBit() | context_.random.below(kStarts));
 }
 
 void Membership::announce() {
@@ -198,12 +217,64 @@ void Membership::forgetOld() {
     for (const auto& [id, member] : members_) {
         if (member.gone() && age(member) >= context_.config.partitionLimit) old.push_back(id);
     }
-    for (const NodeId& id : old) {
-        std::erase(order_, &members_.at(id));
-        const auto member = members_.extract(id);
-        dead_ -= member.mapped().state == MemberState::Dead ? 1 : 0;
-        events_.forgotten(member.mapped());
+    for (const NodeId& id : old) remove(id);
+    std::erase_if(tellers_, [this](const auto& entry) { return context_.clock.now() - entry.second.since > kTellFor; });
+}
+
+void Membership::remove(const NodeId& id) {
+    if (Member& member = members_.at(id); !member.gone()) {
+        const MemberState before = member.state;
+        setState(member, MemberState::Dead);
+        events_.changed(member, before);
     }
+    std::erase(order_, &members_.at(id));
+    const auto member = members_.extract(id);
+    dead_ -= member.mapped().state == MemberState::Dead ? 1 : 0;
+    leaveAddress(member.mapped().record.address.ip);
+    events_.forgotten(member.mapped());
+}
+
+void Membership::leaveAddress(const IpAddress& address) {
+    if (--atAddress_.at(address) == 0) atAddress_.erase(address);
+}
+
+bool Membership::makeRoom(const MemberRecord& record, bool gone, const IpAddress* teller) {
+    if (teller == nullptr) return members_.size() < context_.config.maxMembers;
+    const auto now = context_.clock.now();
+    if (!tellers_.contains(*teller) && tellers_.size() >= kMaxTellers) {
+        tellers_.erase(std::ranges::min_element(tellers_, {}, [](const auto& entry) { return entry.second.since; }));
+    }
+    Told& told = tellers_[*teller];
+    if (now - told.since > kTellFor) told = {.since = now, .newcomers = 0};
+    const IpAddress& address = record.address.ip;
+    const auto here = atAddress_.find(address);
+    const NodeId id = NodeId::of(record.publicKey);
+    const NodeId* goneId = gone ? &id : nullptr;
+    const bool crowded = here != atAddress_.end() && here->second >= context_.config.membersAnAddress;
+    if (told.newcomers < context_.config.newcomersAMinute && (!crowded || evict(&address, goneId)) &&
+        (members_.size() < context_.config.maxMembers || evict(nullptr, goneId))) {
+        ++told.newcomers;
+        return true;
+    }
+    excess_ = {.count = excess_.count + 1, .teller = *teller, .last = now};
+    return false;
+}
+
+// Of those at the address, or of all, the gone one with the least id: all nodes keep the same ones. Else the one
+// longest here that never spoke to us; but for a newcomer that is gone itself (`gone`) only a gone one of a lesser id.
+bool Membership::evict(const IpAddress* address, const NodeId* gone) {
+    const Member* victim = nullptr;
+    for (const Member* member : order_) {
+        if (address != nullptr && member->record.address.ip != *address) continue;
+        if (member->gone() ? gone != nullptr && *gone < member->id : gone != nullptr || member->proved) continue;
+        const auto rank = [](const Member& one) {
+            return std::tuple(!one.gone(), one.gone() ? Clock::Monotonic{} : one.since, one.id);
+        };
+        if (victim == nullptr || rank(*member) < rank(*victim)) victim = member;
+    }
+    if (victim == nullptr) return false;
+    remove(victim->id);
+    return true;
 }
 
 std::vector<const Member*> Membership::pick(size_t count, const std::function<bool(const Member&)>& want) const {

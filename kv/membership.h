@@ -7,6 +7,10 @@
 //
 // A notice of an unknown incarnation is ignored: only the member itself can have made one, and its record will come.
 // So a stolen cluster key can have members suspected, but cannot push an incarnation out of its owner's reach.
+//
+// Members are bounded in all and for each address (Config); to a newcomer gives way who is gone (the least id: the same
+// everywhere), then whoever never spoke to this node. An address that tells of too many in a minute is not believed
+// until the next.
 #pragma once
 
 #include <functional>
@@ -46,12 +50,14 @@ public:
     // of a thousand needs hours to declare all the others dead, and tombstones elsewhere do not wait for it.
     [[nodiscard]] std::chrono::seconds age(const Member& member) const;
 
-    // A record from gossip. True when it changed something.
-    bool applyRecord(const MemberRecord& record) { return apply(record, MemberState::Alive, {}, true); }
-    // What a peer told in anti-entropy. `announce`: pass it on by gossip too.
+    // A record from gossip, told by `teller`. True when it changed something.
+    bool applyRecord(const MemberRecord& record, const IpAddress& teller) {
+        return apply(record, MemberState::Alive, {}, true, &teller);
+    }
+    // What a peer told in anti-entropy. `announce`: pass it on by gossip too. No teller: what this node remembered.
     bool applyRemote(const MemberRecord& record, MemberState state, std::chrono::seconds age, const NodeId& peer,
-                     bool announce);
-    void heard(const NodeId& id);  // its packet opened
+                     bool announce, const IpAddress* teller);
+    void heard(const NodeId& id);  // it spoke to this node: its packet opened, or its stream is proven
     void applySuspect(const SuspectNotice& notice);
     void applyDead(const DeadNotice& notice);
     void suspect(const NodeId& id);  // this node's own probe failed
@@ -61,11 +67,19 @@ public:
     void beginEpoch(uint32_t epoch);
     void forgetOld();
 
+    [[nodiscard]] const MemberExcess& excess() const { return excess_; }
+
     // Up to `count` distinct members, uniformly, for which `want` holds; never this node.
     std::vector<const Member*> pick(size_t count, const std::function<bool(const Member&)>& want) const;
 
 private:
-    bool apply(const MemberRecord& record, MemberState state, std::chrono::seconds age, bool announce);
+    bool apply(const MemberRecord& record, MemberState state, std::chrono::seconds age, bool announce,
+               const IpAddress* teller);
+    bool makeRoom(const MemberRecord& record, bool gone, const IpAddress* teller);
+    bool evict(const IpAddress* address, const NodeId* gone);
+    void remove(const NodeId& id);
+    void leaveAddress(const IpAddress& address);
+    [[nodiscard]] uint64_t wireBit() const { return context_.config.wire == WirePolicy::One ? 0 : kWire2Bit; }
     void applySelf(const MemberRecord& record);
     void setState(Member& member, MemberState state);
     void armSuspicion(const NodeId& id);
@@ -86,6 +100,13 @@ private:
     std::map<NodeId, Pending> suspicions_;
     size_t present_ = 0;
     size_t dead_ = 0;
+    std::map<IpAddress, size_t> atAddress_;
+    struct Told {
+        Clock::Monotonic since{};
+        size_t newcomers = 0;
+    };
+    std::map<IpAddress, Told> tellers_;  // of the last minute
+    MemberExcess excess_;
 };
 
 }  // namespace weft::kv

@@ -1,5 +1,9 @@
 #include "kv/message.h"
 
+#include <utility>
+
+#include "base/printable.h"
+
 namespace weft::kv {
 
 namespace {
@@ -13,10 +17,12 @@ enum class Type : uint8_t {
     Suspect = 6,
     Dead = 7,
     Row = 8,
+    Clock = 9,
+    Introduce = 10,
 };
 
 Type typeOf(const Message& message) {
-    static_assert(std::variant_size_v<Message> == 8);  // in the order of Type
+    static_assert(std::variant_size_v<Message> == 10);  // in the order of Type
     return static_cast<Type>(message.index() + 1);
 }
 
@@ -54,6 +60,12 @@ void writeBody(Writer& out, const DeadNotice& notice) {
     writeNotice(out, notice);
 }
 
+void writeBody(Writer& out, const ClockNotice& clock) {
+    out.u64(clock.seconds);
+}
+
+void writeBody(Writer&, const Introduce&) {}
+
 // Braces evaluate left to right: the order of the fields is the order on the wire.
 Message readBody(Type type, Reader& in) {
     switch (type) {
@@ -73,6 +85,10 @@ Message readBody(Type type, Reader& in) {
             return DeadNotice{in.id(), in.u64(), in.id()};
         case Type::Row:
             return readRow(in);
+        case Type::Clock:
+            return ClockNotice{in.u64()};
+        case Type::Introduce:
+            return Introduce{};
     }
     in.fail();
     return Nack{};
@@ -85,7 +101,7 @@ void writeBody(Writer& out, const MemberRecord& record) {
     out.u64(record.incarnation);
     out.u8(record.left ? 1 : 0);
     out.address(record.address);
-    out.text8(record.name);
+    out.text8(record.signedName.empty() ? record.name : record.signedName);
     out.bytes(record.signature);
 }
 
@@ -107,6 +123,11 @@ MemberRecord readRecord(Reader& in) {
     record.address = in.address();
     record.name = in.text8(kMaxNameBytes);
     record.signature = in.array<64>();
+    if (!isPrintable(record.name)) {
+        // Hosts from before this rule must not be lost in an upgrade.
+        if (speaksWire2(record)) in.fail();
+        record.signedName = std::exchange(record.name, NodeId::of(record.publicKey).brief());
+    }
     return record;
 }
 
@@ -137,7 +158,9 @@ Decoded decodeNext(Reader& in, Message& out) {
     const uint8_t type = in.u8();
     Reader body(in.bytes(in.u16()));
     if (!in.ok()) return Decoded::Malformed;
-    if (type < static_cast<uint8_t>(Type::Ping) || type > static_cast<uint8_t>(Type::Row)) return Decoded::Unknown;
+    if (type < static_cast<uint8_t>(Type::Ping) || type > static_cast<uint8_t>(Type::Introduce)) {
+        return Decoded::Unknown;
+    }
     out = readBody(static_cast<Type>(type), body);
     return body.done() ? Decoded::Ok : Decoded::Malformed;
 }

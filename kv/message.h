@@ -50,7 +50,19 @@ struct DeadNotice {
     bool operator==(const DeadNotice&) const = default;
 };
 
-using Message = std::variant<Ping, PingRequest, Ack, Nack, MemberRecord, SuspectNotice, DeadNotice, Row>;
+// The sender's wall clock. To members of wire 2 only.
+struct ClockNotice {
+    uint64_t seconds = 0;  // since 1970
+    bool operator==(const ClockNotice&) const = default;
+};
+// "Your packet was for an earlier life of mine, or is from a later one of yours than I know": the receiver sends its
+// record. Comes with the sender's own. To members of wire 2 only.
+struct Introduce {
+    bool operator==(const Introduce&) const = default;
+};
+
+using Message =
+    std::variant<Ping, PingRequest, Ack, Nack, MemberRecord, SuspectNotice, DeadNotice, Row, ClockNotice, Introduce>;
 
 constexpr size_t kMessageHeaderBytes = 3;
 

@@ -4,14 +4,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <map>
 #include <set>
 
 #include "kv/broadcast_queue.h"
+#include "kv/clocks.h"
 #include "kv/context.h"
 #include "kv/membership.h"
 #include "kv/message.h"
 #include "kv/prober.h"
+#include "kv/recent_hosts.h"
 #include "kv/replay_window.h"
 #include "kv/secure_stream.h"
 #include "kv/sync.h"
@@ -22,12 +25,15 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr size_t kPacketHeaderBytes = 16 + 4 + 8;  // sender, epoch, counter
-constexpr size_t kMaxUnopened = 256;               // hosts of which it is remembered
-constexpr size_t kMaxStrangers = 4096;             // replay windows of authenticated senders that are no members yet
-constexpr size_t kMaxAccepted = 128;               // streams others opened to us, at one time
-constexpr size_t kMaxUnproven = 32;                // of them without a handshake yet
-constexpr size_t kMaxSyncs = 8;                    // streams we opened for anti-entropy, at one time
+constexpr size_t kMaxUnopened = 256;      // hosts of which it is remembered
+constexpr size_t kMaxOldHosts = 64;       // the same, of those refused for their wire
+constexpr size_t kMaxAccepted = 128;      // streams others opened to us, at one time
+constexpr size_t kMaxUnproven = 32;       // of them not proven yet
+constexpr size_t kMaxAcceptedOfOne = 32;  // of them from one address
+constexpr size_t kMaxUnprovenOfOne = 16;  // not proven, from one address
+constexpr size_t kMaxHellos = 1024;       // nonces of hellos remembered, so that a recording is known
+constexpr size_t kMaxSyncs = 8;           // streams we opened for anti-entropy, at one time
+constexpr auto kIntroduceEvery = 1s;      // at most, to one member
 constexpr auto kLeaveLimit = 5s;
 constexpr auto kSaveMembersEvery = 60s;
 constexpr auto kSaveMembersSoon = 1s;  // who comes or goes seldom does so alone
@@ -55,7 +61,11 @@ public:
           keyring_(keyring),
           transport_(transport),
           storage_(storage),
-          table_(clock, this->config().partitionLimit + this->config().tombstoneSlack),
+          table_(clock, this->config().partitionLimit + this->config().tombstoneSlack,
+                 Table::Quotas{.rows = this->config().rowsAnOwner,
+                               .bytes = this->config().bytesAnOwner,
+                               .tombstones = this->config().tombstonesAnOwner,
+                               .exempt = NodeId::of(signer.publicKey())}),
           queue_(this->config().queueLimit),
           membership_(context_, epoch_, membershipEvents()),
           prober_(context_, membership_, proberHooks()),
@@ -75,7 +85,8 @@ public:
         });
         // Believed until the failure detector says otherwise: a restarted host needs no seed to be back.
         for (const MemberRecord& record : persisted.members) {
-            membership_.applyRemote(record, MemberState::Alive, {}, membership_.selfId(), false);
+            membership_.applyRemote(record, MemberState::Alive, {}, membership_.selfId(), false, nullptr);
+            membership_.heard(NodeId::of(record.publicKey));
         }
         unsummed_.insert(membership_.selfId());
     }
@@ -86,7 +97,7 @@ public:
         prober_.start();
         hurryGossip();
         for (const Member* member : membership_.pick(2, [](const Member&) { return true; })) {
-            startSync(member->record.address);
+            startSync(member->record.address, member->id);
         }
         seedTick();
         syncTick();
@@ -116,13 +127,24 @@ public:
     Context& context() { return context_; }
     Table& table() { return table_; }
     Membership& membership() { return membership_; }
-    void giveUp(const NodeId& id) { givenUp_.insert(id); }
+    void giveUp(const NodeId& id) {
+        givenUp_.insert(id);
+        if (const Member* member = membership_.find(id)) sortByWire(*member);
+    }
     bool gaveUp(const NodeId& id) const { return givenUp_.contains(id); }
     int healthScore() { return prober_.awareness().score(); }
-    std::optional<Clock::Monotonic> unopenedFrom(const IpAddress& host) const {
-        const auto found = unopened_.find(host);
-        return found == unopened_.end() ? std::nullopt : std::optional(found->second);
+    std::optional<Clock::Monotonic> unopenedFrom(const IpAddress& host) const { return unopened_.last(host); }
+    const std::set<NodeId>& speakersOfWire1() const { return wire1_; }
+    std::vector<IpAddress> refusedForTheirWire() const {
+        std::vector<IpAddress> hosts;
+        for (const auto& [host, last] : oldHosts_.all()) {
+            if (now() - last < 10min) hosts.push_back(host);
+        }
+        return hosts;
     }
+    const std::set<NodeId>& beyondQuota() const { return beyondQuota_; }
+    Clock::Wall medianClock() const;
+    std::vector<Node::ClockOffset> clocks() const;
     Counters& counters() {
         context_.counters.broadcastsDropped = queue_.dropped();
         return context_.counters;
@@ -134,10 +156,11 @@ private:
         bool accepted;
         std::unique_ptr<SyncSession> session;  // of a Sync stream once established
         uint32_t probe = 0;                    // of a Probe stream: what to answer
-        NodeId expected;                       // of a Probe stream: who must be there
+        NodeId expected;                       // who must be there; zero: whoever is
         Address address;
         bool announce = true;
-        Timers::Handle timeout;
+        bool mayChangeWire = false;  // refused, it is tried once more in the other wire
+        Timers::Handle timeout{};
     };
 
     const Config& config() const { return context_.config; }
@@ -162,16 +185,19 @@ private:
 
     // packets
     Bytes packetContext(const NodeId& receiver) const;
+    std::optional<Wire> wireTo(const Member& member) const;
+    bool takesWire1() const;
+    void sortByWire(const Member& member);
     void send(const Address& to, const NodeId& id, const std::vector<Message>& messages);
-    void sendPacket(const Address& to, const NodeId& id, Writer packet);
-    Writer beginPacket() const;
+    void sendPacket(const Address& to, const NodeId& id, Wire wire, Writer packet);
+    Writer beginPacket(Wire wire, uint32_t receiverEpoch) const;
     size_t packetRoom(const Writer& packet) const {
         const size_t limit = config().packetBytes - Keyring::kOverhead;
         return packet.size() < limit ? limit - packet.size() : 0;
     }
     void fill(Writer& packet);
-    bool accept(const NodeId& sender, uint32_t epoch, uint64_t counter);
-    void noteUnopened(const Address& from);
+    bool isVouched(const Address& from, const NodeId& sender, uint32_t epoch, Reader messages);
+    void introduce(const NodeId& id, uint32_t epoch);
     void onMessage(const Address& from, const NodeId& sender, Message& message);
     void heardFrom(const NodeId& sender);
     void compareRoot(const NodeId& sender, uint64_t root);
@@ -184,12 +210,18 @@ private:
     void awaitGoodbye(std::function<void()> done, Clock::Monotonic limit);
 
     // streams
-    Stream* open(const Address& to, StreamPurpose purpose, StreamId& id);
+    Stream* open(const Address& to, StreamPurpose purpose, const NodeId& expected, std::optional<Wire> wire,
+                 StreamId& id);
+    bool isNewHello(const SecureStream::Nonce& nonce);
+    std::optional<StreamId> oldestUnproven(const IpAddress* address) const;
+    bool makeRoomForStream(const IpAddress& address);
+    bool retryInOtherWire(StreamId id);
+    void onConnected(StreamId id, Stream& stream);
     void arm(StreamId id);
     void drop(StreamId id, bool failed);
     bool onFrame(StreamId id, BytesView frame);
     void streamProbe(const Member& member, uint32_t sequence);
-    void startSync(const Address& to);
+    void startSync(const Address& to, const NodeId& expected);
     void makeSession(StreamId id, Stream& stream);
     void syncTick();
     void seedTick();
@@ -202,6 +234,10 @@ private:
     Row makeRow(std::string key, std::string value, bool deleted);
     void commit(Row row, Done done);
     void broadcastRow(const Row& row);
+    void noteBeyondQuota(const NodeId& owner) {
+        ++context_.counters.rowsBeyondQuota;
+        beyondQuota_.insert(owner);
+    }
 
     Context context_;
     uint32_t epoch_;
@@ -218,13 +254,18 @@ private:
     bool savingMembers_ = false;
     uint64_t packetCounter_ = 0;
     std::map<NodeId, ReplayWindow> windows_;
-    std::map<IpAddress, Clock::Monotonic> unopened_;  // who sent what did not open, and when last
-    Bytes plain_;                                     // reused by onPacket
+    std::map<NodeId, Clock::Monotonic> introduced_;  // when last, of members
+    RecentHosts unopened_{kMaxUnopened};             // who sent what did not open
+    RecentHosts oldHosts_{kMaxOldHosts};             // who was refused for its wire
+    Bytes plain_;                                    // reused by onPacket
 
     uint64_t root_ = 0;  // of the summed members; see root()
     std::map<NodeId, uint64_t> summed_;
     std::set<NodeId> unsummed_;
     std::set<NodeId> givenUp_;
+    std::set<NodeId> wire1_;  // members that do not speak wire 2, the gone ones too
+    std::set<NodeId> beyondQuota_;
+    Clocks clocks_;
     Clock::Monotonic changedAt_;
 
     static constexpr Timers::Handle kNoTimer{Timers::Time::max(), 0};
@@ -233,6 +274,8 @@ private:
 
     std::map<StreamId, Stream> streams_;
     size_t accepted_ = 0, unproven_ = 0, syncs_ = 0;
+    std::set<SecureStream::Nonce> hellos_;
+    std::deque<SecureStream::Nonce> helloOrder_;
     Clock::Monotonic lastSync_{};
 
     uint64_t version_;
@@ -247,6 +290,7 @@ Membership::Events Node::Impl::membershipEvents() {
         .changed =
             [this](const Member& member, std::optional<MemberState> before) {
                 changed(member.id);
+                sortByWire(member);
                 const bool wasGone = before && (*before == MemberState::Dead || *before == MemberState::Left);
                 if (member.gone() && !wasGone) table_.suspend(member.id);
                 if (!member.gone() && wasGone) table_.resume(member.id);
@@ -258,6 +302,10 @@ Membership::Events Node::Impl::membershipEvents() {
             [this](const Member& member) {
                 table_.forget(member.id);
                 windows_.erase(member.id);
+                introduced_.erase(member.id);
+                wire1_.erase(member.id);
+                beyondQuota_.erase(member.id);
+                clocks_.forget(member.id);
                 changed(member.id);
             },
         .broadcast = [this](const NodeId& about,
@@ -281,8 +329,18 @@ Membership::Events Node::Impl::membershipEvents() {
 
 Prober::Hooks Node::Impl::proberHooks() {
     return {
-        .send = [this](const Address& to, const NodeId& id,
-                       const std::vector<Message>& messages) { send(to, id, messages); },
+        .send =
+            [this](const Address& to, const NodeId& id, std::vector<Message> messages) {
+                const Member* member = membership_.find(id);
+                const bool exchange =
+                    std::holds_alternative<Ping>(messages.front()) || std::holds_alternative<Ack>(messages.front());
+                if (exchange && member != nullptr && wireTo(*member) == Wire::Two) {
+                    const auto wall = context_.clock.wall().time_since_epoch();
+                    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(wall).count();
+                    messages.emplace_back(ClockNotice{static_cast<uint64_t>(std::max<int64_t>(0, seconds))});
+                }
+                send(to, id, messages);
+            },
         .streamProbe = [this](const Member& member, uint32_t sequence) { streamProbe(member, sequence); },
         .root = [this] { return root(); },
     };
@@ -310,19 +368,44 @@ Bytes Node::Impl::packetContext(const NodeId& receiver) const {
     return std::move(context).take();
 }
 
-Writer Node::Impl::beginPacket() const {
+std::optional<Wire> Node::Impl::wireTo(const Member& member) const {
+    if (config().wire == WirePolicy::One) return Wire::One;
+    if (speaksWire2(member.record)) return Wire::Two;
+    return config().wire == WirePolicy::Two ? std::nullopt : std::optional(Wire::One);
+}
+
+// While a member speaks it; and by a node that is alone, which has nobody to protect and may be found by such members.
+bool Node::Impl::takesWire1() const {
+    if (config().wire != WirePolicy::Either) return config().wire == WirePolicy::One;
+    return !wire1_.empty() || membership_.members().size() == 1;
+}
+
+void Node::Impl::sortByWire(const Member& member) {
+    const bool over = member.state == MemberState::Left || (member.gone() && givenUp_.contains(member.id));
+    if (speaksWire2(member.record) || over) {
+        wire1_.erase(member.id);
+    } else {
+        wire1_.insert(member.id);
+    }
+}
+
+Writer Node::Impl::beginPacket(Wire wire, uint32_t receiverEpoch) const {
     Writer packet;
     packet.id(membership_.selfId());
     packet.u32(epoch_);
     packet.u64(0);  // numbered when sent
+    if (wire == Wire::Two) packet.u32(receiverEpoch);
     return packet;
 }
 
 void Node::Impl::send(const Address& to, const NodeId& id, const std::vector<Message>& messages) {
-    Writer packet = beginPacket();
+    const Member* member = membership_.find(id);
+    const auto wire = member == nullptr ? std::nullopt : wireTo(*member);
+    if (!wire) return;
+    Writer packet = beginPacket(*wire, epochOf(member->record));
     for (const Message& message : messages) packet.bytes(encode(message));
     fill(packet);
-    sendPacket(to, id, std::move(packet));
+    sendPacket(to, id, *wire, std::move(packet));
 }
 
 void Node::Impl::fill(Writer& packet) {
@@ -330,46 +413,36 @@ void Node::Impl::fill(Writer& packet) {
     for (const Bytes& message : queue_.take(packetRoom(packet), limit)) packet.bytes(message);
 }
 
-void Node::Impl::sendPacket(const Address& to, const NodeId& id, Writer packet) {
+void Node::Impl::sendPacket(const Address& to, const NodeId& id, Wire wire, Writer packet) {
     if (keyring_.empty()) return;
     Bytes plain = std::move(packet).take();
     Writer number;
     number.u64(++packetCounter_);
     std::ranges::copy(number.view(), plain.begin() + 16 + 4);
     Bytes box;
-    keyring_.seal(context_.random, packetContext(id), plain, box);
+    keyring_.seal(wire, context_.random, packetContext(id), plain, box);
     ++context_.counters.packetsSent;
     context_.counters.bytesSent += box.size();
     transport_.sendPacket(to, box);
-}
-
-bool Node::Impl::accept(const NodeId& sender, uint32_t epoch, uint64_t counter) {
-    auto window = windows_.find(sender);
-    if (window == windows_.end()) {
-        // Only holders of the key get here; still, one of them must not fill the memory with made-up senders.
-        if (membership_.find(sender) == nullptr && windows_.size() >= membership_.members().size() + kMaxStrangers) {
-            return false;
-        }
-        window = windows_.try_emplace(sender).first;
-    }
-    return window->second.accept(epoch, counter);
-}
-
-void Node::Impl::noteUnopened(const Address& from) {
-    if (unopened_.size() < kMaxUnopened || unopened_.contains(from.ip)) unopened_[from.ip] = now();
 }
 
 void Node::Impl::onPacket(const Address& from, BytesView bytes) {
     Counters& counters = context_.counters;
     ++counters.packetsReceived;
     counters.bytesReceived += bytes.size();
-    switch (keyring_.open(bytes, packetContext(membership_.selfId()), plain_)) {
+    const auto wire = Keyring::wireOf(bytes);
+    if (wire == Wire::One && !takesWire1()) {
+        ++counters.oldWire;
+        return;
+    }
+    const bool spoken = wire && (*wire == Wire::One || config().wire != WirePolicy::One);
+    switch (spoken ? keyring_.open(bytes, packetContext(membership_.selfId()), plain_) : Keyring::Opened::UnknownKey) {
         case Keyring::Opened::UnknownKey:
             ++counters.unknownKey;
-            return noteUnopened(from);
+            return unopened_.note(from.ip, now());
         case Keyring::Opened::Forged:
             ++counters.forged;
-            return noteUnopened(from);
+            return unopened_.note(from.ip, now());
         case Keyring::Opened::Ok:
             break;
     }
@@ -378,11 +451,21 @@ void Node::Impl::onPacket(const Address& from, BytesView bytes) {
     const NodeId sender = in.id();
     const uint32_t epoch = in.u32();
     const uint64_t counter = in.u64();
+    const uint32_t receiverEpoch = wire == Wire::Two ? in.u32() : epoch_;
     if (!in.ok() || sender == membership_.selfId()) {
         ++counters.malformed;
         return;
     }
-    if (!accept(sender, epoch, counter)) {
+    // Of an earlier life: recorded then, or by a member that has not heard of this one. Nothing in it counts.
+    if (receiverEpoch != epoch_ || !isVouched(from, sender, epoch, in)) {
+        ++counters.outdated;
+        return introduce(sender, epoch);
+    }
+    if (wire == Wire::One && config().wire != WirePolicy::One && speaksWire2(membership_.find(sender)->record)) {
+        ++counters.oldWire;
+        return introduce(sender, epoch);  // it remembers us from before our upgrade
+    }
+    if (!windows_[sender].accept(epoch, counter)) {
         ++counters.replayed;
         return;
     }
@@ -402,6 +485,38 @@ void Node::Impl::onPacket(const Address& from, BytesView bytes) {
     }
 }
 
+// Whether the sender's own signed record says that it is in this epoch: else anybody with the cluster's key could
+// number packets in its name. The record may come in the packet itself.
+bool Node::Impl::isVouched(const Address& from, const NodeId& sender, uint32_t epoch, Reader messages) {
+    const auto vouched = [&] {
+        const Member* member = membership_.find(sender);
+        return member != nullptr && epochOf(member->record) == epoch;
+    };
+    if (vouched()) return true;
+    Message message;
+    for (Decoded decoded; (decoded = decodeNext(messages, message)) != Decoded::End;) {
+        if (decoded == Decoded::Malformed) return false;
+        const auto* record = decoded == Decoded::Ok ? std::get_if<MemberRecord>(&message) : nullptr;
+        if (record != nullptr && NodeId::of(record->publicKey) == sender) membership_.applyRecord(*record, from.ip);
+    }
+    return vouched();
+}
+
+// The member and this node do not know each other's present life. Says so to the address in its record, not to where
+// the packet came from: that may be anybody with a recording.
+void Node::Impl::introduce(const NodeId& id, uint32_t epoch) {
+    const Member* member = membership_.find(id);
+    if (member == nullptr || !started_) return;
+    const auto [last, first] = introduced_.try_emplace(id, now());
+    if (!first && now() - last->second < kIntroduceEvery) return;
+    last->second = now();
+    if (wireTo(*member) != Wire::Two) return startSync(member->record.address, id);
+    Writer packet = beginPacket(Wire::Two, std::max(epoch, epochOf(member->record)));
+    packet.bytes(encode(membership_.self().record));
+    packet.bytes(encode(Introduce{}));
+    sendPacket(member->record.address, id, Wire::Two, std::move(packet));
+}
+
 void Node::Impl::onMessage(const Address& from, const NodeId& sender, Message& message) {
     if (auto* ping = std::get_if<Ping>(&message)) {
         prober_.onPing(from, sender, *ping);
@@ -409,18 +524,23 @@ void Node::Impl::onMessage(const Address& from, const NodeId& sender, Message& m
     } else if (auto* request = std::get_if<PingRequest>(&message)) {
         prober_.onPingRequest(from, sender, *request);
     } else if (auto* ack = std::get_if<Ack>(&message)) {
-        prober_.onAck(*ack);
+        prober_.onAck(sender, *ack);
         compareRoot(sender, ack->root);
     } else if (auto* nack = std::get_if<Nack>(&message)) {
-        prober_.onNack(*nack);
+        prober_.onNack(sender, *nack);
     } else if (auto* record = std::get_if<MemberRecord>(&message)) {
-        membership_.applyRecord(*record);
+        membership_.applyRecord(*record, from.ip);
     } else if (auto* suspect = std::get_if<SuspectNotice>(&message)) {
         membership_.applySuspect(*suspect);
     } else if (auto* dead = std::get_if<DeadNotice>(&message)) {
         membership_.applyDead(*dead);
     } else if (auto* row = std::get_if<Row>(&message)) {
         applyRow(std::move(*row), true);
+    } else if (const auto* clock = std::get_if<ClockNotice>(&message)) {
+        clocks_.note(sender, clock->seconds, now());
+    } else if (std::holds_alternative<Introduce>(message)) {
+        const Member* member = membership_.find(sender);
+        send(member->record.address, sender, {membership_.self().record});
     }
 }
 
@@ -429,14 +549,14 @@ void Node::Impl::heardFrom(const NodeId& sender) {
     membership_.heard(sender);
     const Member* member = membership_.find(sender);
     if (member != nullptr && member->state == MemberState::Dead && now() - lastSync_ >= config().syncSpacing) {
-        startSync(member->record.address);
+        startSync(member->record.address, sender);
     }
 }
 
 void Node::Impl::compareRoot(const NodeId& sender, uint64_t theirs) {
     if (theirs == 0 || !started_ || theirs == root()) return;
     if (now() - changedAt_ < config().syncQuiet || now() - lastSync_ < config().syncSpacing) return;
-    if (const Member* member = membership_.find(sender)) startSync(member->record.address);
+    if (const Member* member = membership_.find(sender)) startSync(member->record.address, sender);
 }
 
 // --- gossip ---
@@ -469,11 +589,13 @@ void Node::Impl::gossip() {
         return !member.gone() || (member.state == MemberState::Dead && now() - member.since < config().gossipToTheDead);
     });
     for (const Member* target : targets) {
-        Writer packet = beginPacket();
+        const auto wire = wireTo(*target);
+        if (!wire) continue;
+        Writer packet = beginPacket(*wire, epochOf(target->record));
         const size_t empty = packet.size();
         fill(packet);
         if (packet.size() == empty) return;
-        sendPacket(target->record.address, target->id, std::move(packet));
+        sendPacket(target->record.address, target->id, *wire, std::move(packet));
     }
 }
 
@@ -488,19 +610,45 @@ void Node::Impl::awaitGoodbye(std::function<void()> done, Clock::Monotonic limit
 
 // --- streams ---
 
-Node::Impl::Stream* Node::Impl::open(const Address& to, StreamPurpose purpose, StreamId& id) {
+// Without a wire: the one that suits whom we expect, and if that is refused the other, while both are spoken.
+Node::Impl::Stream* Node::Impl::open(const Address& to, StreamPurpose purpose, const NodeId& expected,
+                                     std::optional<Wire> wire, StreamId& id) {
     if (keyring_.empty()) return nullptr;
+    const Member* member = membership_.find(expected);
+    const bool knownToSpeak2 = member != nullptr && speaksWire2(member->record);
+    const bool mayChange = !wire && config().wire == WirePolicy::Either && !knownToSpeak2 && takesWire1();
+    if (!wire) wire = member != nullptr ? wireTo(*member) : std::optional(Wire::Two);
+    if (!wire) return nullptr;
+    if (config().wire == WirePolicy::One) wire = Wire::One;
     const StreamId opened = transport_.connect(to);
-    auto secure = SecureStream::initiate(keyring_, context_.random, config().cluster, membership_.selfId(), purpose,
-                                         [this, opened](BytesView bytes) {
+    auto secure = SecureStream::initiate(keyring_, context_.random, config().cluster, {membership_.selfId(), epoch_},
+                                         purpose, *wire, expected, [this, opened](BytesView bytes) {
                                              context_.counters.streamBytesSent += bytes.size();
                                              transport_.sendStream(opened, bytes);
                                          });
     id = opened;
-    Stream& stream =
-        streams_.try_emplace(opened, Stream{std::move(secure), false, {}, 0, {}, to, true, {}}).first->second;
+    Stream made{.secure = std::move(secure),
+                .accepted = false,
+                .session = {},
+                .expected = expected,
+                .address = to,
+                .mayChangeWire = mayChange};
+    Stream& stream = streams_.try_emplace(opened, std::move(made)).first->second;
     arm(opened);
     return &stream;
+}
+
+bool Node::Impl::retryInOtherWire(StreamId id) {
+    const Stream& refused = streams_.at(id);
+    if (!refused.mayChangeWire || refused.secure.established()) return false;
+    const Wire other = refused.secure.wire() == Wire::One ? Wire::Two : Wire::One;
+    StreamId fresh = 0;
+    Stream* stream = open(refused.address, refused.secure.purpose(), refused.expected, other, fresh);
+    if (stream == nullptr) return false;
+    stream->probe = refused.probe;
+    stream->announce = refused.announce;
+    if (stream->secure.purpose() == StreamPurpose::Sync) ++syncs_;
+    return true;
 }
 
 void Node::Impl::arm(StreamId id) {
@@ -515,7 +663,7 @@ void Node::Impl::drop(StreamId id, bool failed) {
     context_.timers.cancel(stream.mapped().timeout);
     if (stream.mapped().accepted) {
         --accepted_;
-        if (!stream.mapped().secure.established()) --unproven_;
+        if (!stream.mapped().secure.proven()) --unproven_;
     } else if (stream.mapped().secure.purpose() == StreamPurpose::Sync) {
         --syncs_;
     }
@@ -523,29 +671,63 @@ void Node::Impl::drop(StreamId id, bool failed) {
     transport_.closeStream(id);
 }
 
+std::optional<StreamId> Node::Impl::oldestUnproven(const IpAddress* address) const {
+    for (const auto& [id, stream] : streams_) {
+        if (!stream.accepted || stream.secure.proven()) continue;
+        if (address == nullptr || stream.address.ip == *address) return id;
+    }
+    return std::nullopt;
+}
+
+// The oldest gives way, not the newest, and one of the same address first: strangers that connect and say nothing, or
+// what they recorded, must not keep a member out, which is proven within two round trips.
+bool Node::Impl::makeRoomForStream(const IpAddress& address) {
+    size_t here = 0, unprovenHere = 0;
+    for (const auto& [id, stream] : streams_) {
+        if (!stream.accepted || stream.address.ip != address) continue;
+        ++here;
+        unprovenHere += stream.secure.proven() ? 0 : 1;
+    }
+    const bool full = accepted_ >= kMaxAccepted || unproven_ >= kMaxUnproven;
+    const bool crowded = here >= kMaxAcceptedOfOne || unprovenHere >= kMaxUnprovenOfOne;
+    if (!full && !crowded) return true;
+    auto victim = oldestUnproven(&address);
+    if (!victim && !crowded) victim = oldestUnproven(nullptr);
+    ++context_.counters.streamsRefused;
+    if (!victim) return false;
+    drop(*victim, false);
+    return true;
+}
+
+bool Node::Impl::isNewHello(const SecureStream::Nonce& nonce) {
+    if (!hellos_.insert(nonce).second) return false;
+    helloOrder_.push_back(nonce);
+    if (helloOrder_.size() > kMaxHellos) {
+        hellos_.erase(helloOrder_.front());
+        helloOrder_.pop_front();
+    }
+    return true;
+}
+
 void Node::Impl::onStreamAccepted(StreamId id, const Address& from) {
-    if (keyring_.empty() || accepted_ >= kMaxAccepted) {
-        ++context_.counters.streamsRefused;
+    if (keyring_.empty() || !makeRoomForStream(from.ip)) {
+        if (keyring_.empty()) ++context_.counters.streamsRefused;
         transport_.closeStream(id);
         return;
-    }
-    // The oldest gives way, not the newest: strangers that connect and say nothing must not keep a member out, whose
-    // hello comes within a round trip.
-    if (unproven_ >= kMaxUnproven) {
-        const auto oldest = std::ranges::find_if(
-            streams_, [](const auto& entry) { return entry.second.accepted && !entry.second.secure.established(); });
-        ++context_.counters.streamsRefused;
-        drop(oldest->first, false);
     }
     ++context_.counters.streamsAccepted;
     ++accepted_;
     ++unproven_;
-    auto secure = SecureStream::accept(keyring_, context_.random, config().cluster, membership_.selfId(),
-                                       [this, id](BytesView bytes) {
+    SecureStream::Policy policy{.wire1 = takesWire1(),
+                                .wire2 = config().wire != WirePolicy::One,
+                                .isNew = [this](const SecureStream::Nonce& nonce) { return isNewHello(nonce); }};
+    auto secure = SecureStream::accept(keyring_, context_.random, config().cluster, {membership_.selfId(), epoch_},
+                                       std::move(policy), [this, id](BytesView bytes) {
                                            context_.counters.streamBytesSent += bytes.size();
                                            transport_.sendStream(id, bytes);
                                        });
-    streams_.try_emplace(id, Stream{std::move(secure), true, {}, 0, {}, from, true, {}});
+    streams_.try_emplace(
+        id, Stream{.secure = std::move(secure), .accepted = true, .session = {}, .expected = {}, .address = from});
     arm(id);
 }
 
@@ -553,34 +735,71 @@ void Node::Impl::onStreamData(StreamId id, BytesView bytes) {
     const auto found = streams_.find(id);
     if (found == streams_.end()) return;
     Stream& stream = found->second;
-    const bool before = stream.secure.established();
+    SecureStream& secure = stream.secure;
+    const bool wasEstablished = secure.established();
+    bool wasProven = secure.proven();
+    const auto proved = [&] {
+        if (std::exchange(wasProven, true)) return;
+        if (stream.accepted) --unproven_;
+        membership_.heard(secure.peer());
+    };
     bool finished = false;
-    const bool sound = stream.secure.receive(bytes, [&](BytesView frame) {
-        if (stream.secure.purpose() != StreamPurpose::Sync || finished) return false;
+    const bool sound = secure.receive(bytes, [&](BytesView frame) {
+        proved();
+        if (secure.purpose() != StreamPurpose::Sync || finished) return false;
         makeSession(id, stream);
         const auto progress = stream.session->onFrame(frame);
         if (progress == SyncSession::Progress::Malformed) ++context_.counters.malformed;
         finished = progress == SyncSession::Progress::Finished;
         return progress != SyncSession::Progress::Malformed;
     });
-    if (!before && stream.secure.established()) {
-        if (stream.accepted) --unproven_;
-        if (!stream.accepted && stream.secure.purpose() == StreamPurpose::Probe) {
-            if (stream.secure.peer() == stream.expected) prober_.streamProved(stream.probe);
-            finished = true;
-        } else if (!stream.accepted && sound && !finished) {
-            makeSession(id, stream);
-            stream.session->begin();
+    if (!wasEstablished && secure.established()) {
+        if (stream.accepted) {
+            finished = finished || secure.purpose() == StreamPurpose::Probe;  // the handshake was the answer
+        } else {
+            proved();
+            onConnected(id, stream);
+            finished = finished || secure.purpose() == StreamPurpose::Probe;
         }
     }
-    if (!sound && !before && stream.accepted) noteUnopened(stream.address);
+    if (!sound && stream.accepted && !secure.established()) {
+        switch (secure.refusal()) {
+            case SecureStream::Refusal::Replayed:
+                ++context_.counters.replayed;
+                break;
+            case SecureStream::Refusal::OldWire:
+                ++context_.counters.oldWire;
+                oldHosts_.note(stream.address.ip, now());
+                break;
+            default:
+                unopened_.note(stream.address.ip, now());
+        }
+    }
     if (!sound || finished) return drop(id, !sound);
-    if (stream.secure.established()) arm(id);  // only proven peers may take their time
+    if (secure.proven()) arm(id);  // only proven peers may take their time
+}
+
+// A stream of ours was answered.
+void Node::Impl::onConnected(StreamId id, Stream& stream) {
+    const SecureStream& secure = stream.secure;
+    if (secure.purpose() == StreamPurpose::Sync) {
+        makeSession(id, stream);
+        stream.session->begin();
+        return;
+    }
+    if (secure.peer() != stream.expected) return;
+    prober_.streamProved(stream.probe);
+    // It lives, but in a life we do not know, so our packets did not open.
+    const Member* member = membership_.find(stream.expected);
+    const bool unknownLife =
+        member != nullptr && secure.wire() == Wire::Two && secure.peerEpoch() != epochOf(member->record);
+    if (unknownLife) startSync(stream.address, stream.expected);
 }
 
 void Node::Impl::onStreamClosed(StreamId id) {
     const auto stream = streams_.find(id);
     if (stream == streams_.end()) return;
+    retryInOtherWire(id);
     drop(id, !stream->second.secure.established());
 }
 
@@ -588,7 +807,7 @@ void Node::Impl::makeSession(StreamId id, Stream& stream) {
     if (stream.session) return;
     const bool announce = stream.announce;
     stream.session = std::make_unique<SyncSession>(
-        context_, membership_, table_, stream.secure.peer(), announce,
+        context_, membership_, table_, stream.secure.peer(), stream.address.ip, announce,
         SyncSession::Hooks{.send =
                                [this, id](BytesView frame) {
                                    if (const auto at = streams_.find(id); at != streams_.end()) {
@@ -601,19 +820,17 @@ void Node::Impl::makeSession(StreamId id, Stream& stream) {
 
 void Node::Impl::streamProbe(const Member& member, uint32_t sequence) {
     StreamId id = 0;
-    Stream* stream = open(member.record.address, StreamPurpose::Probe, id);
-    if (stream == nullptr) return;
-    stream->probe = sequence;
-    stream->expected = member.id;
+    Stream* stream = open(member.record.address, StreamPurpose::Probe, member.id, {}, id);
+    if (stream != nullptr) stream->probe = sequence;
 }
 
-void Node::Impl::startSync(const Address& to) {
+void Node::Impl::startSync(const Address& to, const NodeId& expected) {
     if (to == config().advertise || syncs_ >= kMaxSyncs) return;
     for (const auto& [id, stream] : streams_) {
         if (!stream.accepted && stream.address == to && stream.secure.purpose() == StreamPurpose::Sync) return;
     }
     StreamId id = 0;
-    Stream* stream = open(to, StreamPurpose::Sync, id);
+    Stream* stream = open(to, StreamPurpose::Sync, expected, {}, id);
     if (stream == nullptr) return;
     ++syncs_;
     ++context_.counters.syncsStarted;
@@ -629,7 +846,7 @@ void Node::Impl::syncTick() {
         jittered(std::chrono::duration_cast<Clock::Monotonic::duration>(config().syncInterval * scale)), [this] {
             for (const Member* member :
                  membership_.pick(1, [](const Member& m) { return m.state == MemberState::Alive; })) {
-                startSync(member->record.address);
+                startSync(member->record.address, member->id);
             }
             syncTick();
         });
@@ -647,7 +864,7 @@ void Node::Impl::seedTick() {
     }
     for (size_t tries = 0; tries < 3 && !candidates.empty(); ++tries) {
         const auto picked = candidates.begin() + static_cast<ptrdiff_t>(context_.random.below(candidates.size()));
-        startSync(*picked);
+        startSync(*picked, {});
         candidates.erase(picked);
     }
     context_.timers.after(jittered(config().seedInterval), [this] { seedTick(); });
@@ -656,7 +873,7 @@ void Node::Impl::seedTick() {
 void Node::Impl::saveMembers() {
     std::vector<MemberRecord> records;
     for (const auto& [id, member] : membership_.members()) {
-        if (!member.gone() && id != membership_.selfId()) records.push_back(member.record);
+        if (!member.gone() && member.proved && id != membership_.selfId()) records.push_back(member.record);
     }
     if (!records.empty()) storage_.saveMembers(std::move(records));
 }
@@ -686,6 +903,10 @@ bool Node::Impl::applyRow(Row row, bool announce) {
         ++context_.counters.rowsStale;
         return false;
     }
+    if (table_.isBeyondQuota(row)) {
+        noteBeyondQuota(row.owner);
+        return true;
+    }
     if (!context_.signer.verify(owner->record.publicKey, signedBytes(row, config().cluster), row.signature)) {
         ++context_.counters.badSignature;
         return true;
@@ -695,7 +916,9 @@ bool Node::Impl::applyRow(Row row, bool announce) {
     changed(row.owner);
     const NodeId id = row.owner;
     const std::string key = row.key;
+    const uint64_t lost = table_.usage(id).lost;
     table_.apply(std::move(row));
+    if (table_.usage(id).lost != lost) noteBeyondQuota(id);
     if (announce) {
         if (const Row* held = table_.find(id, key)) broadcastRow(*held);
     }
@@ -754,6 +977,13 @@ void Node::Impl::put(std::string key, std::string value, Done done) {
     const auto pending = saving_.find(key);
     const Row* held = pending != saving_.end() ? nullptr : table_.find(membership_.selfId(), key);
     if (held != nullptr && !held->deleted && held->value == value) return done({});
+    const Table::Usage used = table_.usage(membership_.selfId());
+    const bool fresh = pending == saving_.end() && (held == nullptr || held->deleted);
+    if (fresh && (used.rows + saving_.size() >= config().rowsAnOwner ||
+                  used.bytes + key.size() + value.size() >= config().bytesAnOwner)) {
+        return done(makeError(ErrorCode::Exhausted, "this host tells the cluster " + std::to_string(used.rows) +
+                                                        " rows already; the others take no more of one host"));
+    }
     commit(makeRow(std::move(key), std::move(value), false), std::move(done));
 }
 
@@ -766,6 +996,27 @@ void Node::Impl::erase(std::string key, Done done) {
 void Node::Impl::broadcastRow(const Row& row) {
     std::string name = "r" + row.owner.str() + row.key;
     broadcast(std::move(name), encode(row), false);
+}
+
+// --- clocks ---
+
+Clock::Wall Node::Impl::medianClock() const {
+    std::vector<NodeId> present;
+    for (const auto& [id, member] : membership_.members()) {
+        if (!member.gone()) present.push_back(id);
+    }
+    return clocks_.median(context_.clock.wall(), present, now());
+}
+
+std::vector<Node::ClockOffset> Node::Impl::clocks() const {
+    const auto median = medianClock();
+    const auto off = [&](Clock::Wall wall) { return std::chrono::duration_cast<std::chrono::seconds>(wall - median); };
+    std::vector<Node::ClockOffset> all;
+    for (const auto& [id, member] : membership_.members()) {
+        if (id == membership_.selfId()) all.push_back({id, off(context_.clock.wall())});
+        if (!member.gone() && clocks_.knows(id)) all.push_back({id, off(clocks_.of(id, now()))});
+    }
+    return all;
 }
 
 // --- the public face ---
@@ -849,6 +1100,27 @@ const Counters& Node::counters() const {
 }
 std::optional<Clock::Monotonic> Node::unopenedFrom(const IpAddress& host) const {
     return impl_->unopenedFrom(host);
+}
+bool Node::allNew() const {
+    return impl_->speakersOfWire1().empty();
+}
+std::vector<NodeId> Node::speakersOfWire1() const {
+    return {impl_->speakersOfWire1().begin(), impl_->speakersOfWire1().end()};
+}
+std::vector<IpAddress> Node::refusedForTheirWire() const {
+    return impl_->refusedForTheirWire();
+}
+std::vector<NodeId> Node::beyondQuota() const {
+    return {impl_->beyondQuota().begin(), impl_->beyondQuota().end()};
+}
+const MemberExcess& Node::membersExcess() const {
+    return impl_->membership().excess();
+}
+Clock::Wall Node::medianClock() const {
+    return impl_->medianClock();
+}
+std::vector<Node::ClockOffset> Node::clocks() const {
+    return impl_->clocks();
 }
 int Node::healthScore() const {
     return impl_->healthScore();

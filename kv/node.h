@@ -85,6 +85,28 @@ public:
     // When a packet or stream last came from there that did not open: of another key or cluster. Kept for a limited
     // number of hosts.
     [[nodiscard]] std::optional<Clock::Monotonic> unopenedFrom(const IpAddress& host) const;
+
+    // --- which wire is spoken (docs/gossip.md) ---
+    // Whether every listed member speaks wire 2: then wire 1 is refused, and forms that weft up to c52709e does not
+    // know may be used. True for a node that is alone.
+    [[nodiscard]] bool allNew() const;
+    [[nodiscard]] std::vector<NodeId> speakersOfWire1() const;  // who keeps it from that
+    // Hosts that knew the key and were refused for their wire in the last ten minutes.
+    [[nodiscard]] std::vector<IpAddress> refusedForTheirWire() const;
+
+    // --- who costs too much (Config's quotas) ---
+    [[nodiscard]] std::vector<NodeId> beyondQuota() const;  // owners that said more rows than are taken of one
+    [[nodiscard]] const MemberExcess& membersExcess() const;
+
+    // --- clocks ---
+    // What most clocks among this node's and the present members' show (clocks.h); members of wire 1 tell none.
+    [[nodiscard]] Clock::Wall medianClock() const;
+    struct ClockOffset {
+        NodeId id;
+        std::chrono::seconds ahead;  // of the median
+    };
+    [[nodiscard]] std::vector<ClockOffset> clocks() const;  // of this node and of each present member that told
+
     [[nodiscard]] int healthScore() const;  // 0 is well; see awareness.h
     // Equal on two nodes when members and rows are, suspicion apart.
     [[nodiscard]] uint64_t digest() const;

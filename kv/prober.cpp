@@ -6,7 +6,8 @@ namespace weft::kv {
 
 namespace {
 
-constexpr size_t kMaxRelays = 1024;  // a flood of requests costs this much memory at most
+constexpr size_t kMaxRelays = 1024;     // a flood of requests costs this much memory at most
+constexpr size_t kMaxRelaysOfOne = 64;  // of one member, who must not take the others' place
 
 }  // namespace
 
@@ -14,8 +15,14 @@ Prober::Prober(Context& context, Membership& membership, Hooks hooks)
     : context_(context),
       membership_(membership),
       hooks_(std::move(hooks)),
-      awareness_(context.config.lifeguard ? context.config.awarenessMax : 1),
-      sequence_(static_cast<uint32_t>(context.random.next())) {}
+      awareness_(context.config.lifeguard ? context.config.awarenessMax : 1) {}
+
+uint32_t Prober::newSequence() {
+    for (;;) {
+        const auto sequence = static_cast<uint32_t>(context_.random.next());
+        if (!relays_.contains(sequence)) return sequence;
+    }
+}
 
 void Prober::start() {
     // A random phase: nodes started together do not probe in step.
@@ -38,7 +45,7 @@ void Prober::probeNext() {
     const Member* target = nextTarget();
     if (target == nullptr) return;
     ++context_.counters.probes;
-    probe_ = Probe{.sequence = ++sequence_, .target = target->id};
+    probe_ = Probe{.sequence = newSequence(), .target = target->id};
     std::vector<Message> messages{Ping{probe_->sequence, target->id, hooks_.root()}};
     // Lifeguard's buddy system: a suspect learns of it in the very ping it answers.
     if (context_.config.lifeguard && target->state == MemberState::Suspect) {
@@ -70,10 +77,10 @@ void Prober::askOthers() {
     const auto helpers = membership_.pick(
         static_cast<size_t>(context_.config.indirectProbes),
         [&](const Member& member) { return member.state == MemberState::Alive && member.id != target->id; });
-    probe_->nacksExpected = helpers.size();
     for (const Member* helper : helpers) {
-        hooks_.send(helper->record.address, helper->id,
-                    {PingRequest{probe_->sequence, target->id, target->record.address}});
+        const uint32_t sequence = newSequence();
+        probe_->helpers[sequence] = {helper->id};
+        hooks_.send(helper->record.address, helper->id, {PingRequest{sequence, target->id, target->record.address}});
     }
     if (context_.config.streamProbe) hooks_.streamProbe(*target, probe_->sequence);
 }
@@ -84,8 +91,8 @@ void Prober::conclude() {
     if (probe.acked) return;
     ++context_.counters.probesFailed;
     // Helpers that did not even send a nack hint that the trouble is here.
-    const size_t missing = probe.nacksExpected - std::min(probe.nacks, probe.nacksExpected);
-    awareness_.apply(probe.nacksExpected > 0 ? static_cast<int>(missing) : 1);
+    const auto missing = std::ranges::count_if(probe.helpers, [](const auto& entry) { return !entry.second.nacked; });
+    awareness_.apply(probe.helpers.empty() ? 1 : static_cast<int>(missing));
     membership_.suspect(probe.target);
 }
 
@@ -95,9 +102,10 @@ void Prober::onPing(const Address& from, const NodeId& sender, const Ping& ping)
 }
 
 void Prober::onPingRequest(const Address& from, const NodeId& sender, const PingRequest& request) {
-    if (relays_.size() >= kMaxRelays) return;
-    const uint32_t sequence = ++sequence_;
-    relays_.emplace(sequence, Relay{from, sender, request.sequence});
+    const auto ofSender = [&](const auto& relay) { return relay.second.sender == sender; };
+    if (relays_.size() >= kMaxRelays || std::ranges::count_if(relays_, ofSender) >= kMaxRelaysOfOne) return;
+    const uint32_t sequence = newSequence();
+    relays_.emplace(sequence, Relay{from, sender, request.target, request.sequence});
     hooks_.send(request.address, request.target, {Ping{sequence, request.target, 0}});
     context_.timers.after(context_.config.probeTimeout * 4 / 5, [this, sequence] {
         if (const auto relay = relays_.find(sequence); relay != relays_.end()) {
@@ -109,20 +117,32 @@ void Prober::onPingRequest(const Address& from, const NodeId& sender, const Ping
                           [this, sequence] { relays_.erase(sequence); });
 }
 
-void Prober::onAck(const Ack& ack) {
-    if (probe_ && probe_->sequence == ack.sequence) {
-        if (std::exchange(probe_->acked, true)) return;
-        context_.timers.cancel(indirectTimer_);
-        awareness_.apply(-1);
-        return;
-    }
-    if (const auto relay = relays_.extract(ack.sequence)) {
-        hooks_.send(relay.mapped().from, relay.mapped().sender, {Ack{relay.mapped().sequence, 0}});
-    }
+void Prober::answered() {
+    if (std::exchange(probe_->acked, true)) return;
+    context_.timers.cancel(indirectTimer_);
+    awareness_.apply(-1);
 }
 
-void Prober::onNack(const Nack& nack) {
-    if (probe_ && probe_->sequence == nack.sequence) ++probe_->nacks;
+void Prober::streamProved(uint32_t sequence) {
+    if (probe_ && probe_->sequence == sequence) answered();
+}
+
+void Prober::onAck(const NodeId& sender, const Ack& ack) {
+    if (probe_) {
+        const auto helper = probe_->helpers.find(ack.sequence);
+        const bool helped = helper != probe_->helpers.end() && helper->second.id == sender;
+        if (helped || (probe_->sequence == ack.sequence && probe_->target == sender)) return answered();
+    }
+    const auto relay = relays_.find(ack.sequence);
+    if (relay == relays_.end() || relay->second.target != sender) return;
+    hooks_.send(relay->second.from, relay->second.sender, {Ack{relay->second.sequence, 0}});
+    relays_.erase(relay);
+}
+
+void Prober::onNack(const NodeId& sender, const Nack& nack) {
+    if (!probe_) return;
+    const auto helper = probe_->helpers.find(nack.sequence);
+    if (helper != probe_->helpers.end() && helper->second.id == sender) helper->second.nacked = true;
 }
 
 // Each dead member hears about deadPings pings an interval from the whole cluster. Its answer makes contact (node.cpp).
@@ -132,7 +152,7 @@ void Prober::pingTheDead() {
     if (membership_.dead() == 0 || context_.random.unit() >= chance) return;
     for (const Member* member : membership_.pick(1, [](const Member& m) { return m.state == MemberState::Dead; })) {
         hooks_.send(member->record.address, member->id,
-                    {Ping{++sequence_, member->id, 0},
+                    {Ping{newSequence(), member->id, 0},
                      DeadNotice{member->id, member->record.incarnation, membership_.selfId()}});
     }
 }

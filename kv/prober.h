@@ -5,6 +5,9 @@
 //                       | stream probe -------------------|
 //
 // A round visits everybody once, so the time until somebody probes a dead member is bounded, not just likely.
+// Each question has a random number of its own, and only who was asked can answer it: the target, or the helper that
+// got this number. So a member can keep a dead one alive only for those that ask it, and only for the rounds they ask
+// it in.
 #pragma once
 
 #include <functional>
@@ -35,23 +38,27 @@ public:
 
     void onPing(const Address& from, const NodeId& sender, const Ping& ping);
     void onPingRequest(const Address& from, const NodeId& sender, const PingRequest& request);
-    void onAck(const Ack& ack);
-    void onNack(const Nack& nack);
-    void streamProved(uint32_t sequence) { onAck({sequence, 0}); }
+    void onAck(const NodeId& sender, const Ack& ack);
+    void onNack(const NodeId& sender, const Nack& nack);
+    void streamProved(uint32_t sequence);  // of the probe it was opened for
 
     Awareness& awareness() { return awareness_; }
 
 private:
+    struct Helper {
+        NodeId id;
+        bool nacked = false;
+    };
     struct Probe {
         uint32_t sequence;
         NodeId target;
-        size_t nacksExpected = 0;
-        size_t nacks = 0;
+        std::map<uint32_t, Helper> helpers{};  // by the number each was given
         bool acked = false;
     };
     struct Relay {
         Address from;
         NodeId sender;
+        NodeId target;
         uint32_t sequence;
     };
 
@@ -60,6 +67,8 @@ private:
     void askOthers();
     void conclude();
     void pingTheDead();
+    void answered();
+    uint32_t newSequence();
 
     Context& context_;
     Membership& membership_;
@@ -68,7 +77,6 @@ private:
     std::optional<Probe> probe_;
     std::map<uint32_t, Relay> relays_;  // by the sequence of our own ping; bounded by kMaxRelays
     std::vector<NodeId> round_;
-    uint32_t sequence_;
     Timers::Handle indirectTimer_, nextTimer_;
 };
 

@@ -24,6 +24,7 @@
 #include <thread>
 
 #include "base/log.h"
+#include "base/printable.h"
 #include "kv/database_storage.h"
 #include "kv/socket_address.h"
 #include "kv/socket_transport.h"
@@ -41,6 +42,13 @@ constexpr auto kResolveEvery = 30s;
 constexpr auto kPatience = 5s;
 constexpr const char* kKeyringIntent = "keyring-intent";  // the same, of a change that is being written to the file
 constexpr auto kPublishEvery = 1s;
+// A generation of keys this far beyond the members' clocks is not believed.
+constexpr uint64_t kGenerationSlack = uint64_t{24} * 3600 * 1000;
+constexpr uint64_t kLastGeneration = uint64_t{1} << 62;  // nor is one beyond this, whoever has it
+constexpr auto kClockSlack = 300s;                       // told when a clock is off by more
+constexpr size_t kMemberLines = 100;                     // in the log, each kMemberLinesFor; the rest is counted
+constexpr auto kMemberLinesFor = 60s;
+constexpr size_t kMaxHolders = 8192;           // names remembered, beside those of members
 constexpr size_t kSmallestPacket = 1280 - 48;  // the smallest MTU of IPv6, RFC 8200
 constexpr size_t kLargestPacket = 1500 - 28;
 
@@ -233,6 +241,8 @@ constexpr std::array kCounters = {
     std::pair("unknown_key", &Counters::unknownKey),
     std::pair("forged", &Counters::forged),
     std::pair("replayed", &Counters::replayed),
+    std::pair("outdated", &Counters::outdated),
+    std::pair("old_wire", &Counters::oldWire),
     std::pair("malformed", &Counters::malformed),
     std::pair("bad_signature", &Counters::badSignature),
     std::pair("unknown_owner", &Counters::unknownOwner),
@@ -249,6 +259,8 @@ constexpr std::array kCounters = {
     std::pair("rows_applied", &Counters::rowsApplied),
     std::pair("rows_stale", &Counters::rowsStale),
     std::pair("rows_reasserted", &Counters::rowsReasserted),
+    std::pair("rows_beyond_quota", &Counters::rowsBeyondQuota),
+    std::pair("members_refused", &Counters::membersRefused),
     std::pair("broadcasts_dropped", &Counters::broadcastsDropped),
     std::pair("syncs_started", &Counters::syncsStarted),
     std::pair("syncs_equal", &Counters::syncsEqual),
@@ -376,7 +388,14 @@ private:
 
     // On the node's thread.
     void onMember(const Member& member);
+    void logMember(const Member& member);
+    void logExcess();
     void onKeyringRow(const Row& row);
+    void reviewKeyring(Node& node);
+    [[nodiscard]] bool isBelievable(Node& node, const KeyringRow& row) const;
+    [[nodiscard]] uint64_t clockGeneration(const Node& node) const;
+    [[nodiscard]] static std::optional<KeyringRow> keyringOf(const Node& node, const NodeId& member);
+    Result<void> awaitOthers(uint64_t generation);
     Result<void> adopt(const KeyringRow& row);
     using KeyringChange = std::function<Result<void>(Node&, KeyringRow&)>;
     Result<void> changeKeyring(const KeyringChange& change);
@@ -392,6 +411,11 @@ private:
     Counters shown_;
     Clock::Monotonic published_{};
     std::map<std::string, NodeId> holders_;  // of each name, the last to be seen alive under it
+    size_t memberLines_ = 0;                 // since memberLinesSince_
+    Clock::Monotonic memberLinesSince_{};
+    std::set<NodeId> loggedBeyondQuota_;
+    uint64_t loggedRefused_ = 0;
+    bool keyringDoubted_ = false;  // a later ring was not believed; looked at again
 
     BootClock clock_;
     SystemRandom random_;
@@ -410,6 +434,8 @@ private:
     std::set<Address> toldSeeds_;
     std::deque<std::function<void(Node&)>> posted_;
     bool ended_ = false;
+    uint64_t keyringEvents_ = 0;
+    std::condition_variable keyringEvent_;
 
     std::unique_ptr<SeedResolver> resolver_;
     std::atomic<bool> stopping_{false};
@@ -458,9 +484,10 @@ Result<void> SocketService::loadKeyring() {
     if (alone()) return {};
     auto text = readSecret(config_.keyFile);
     if (!text && text.error().code == ErrorCode::NotFound) {
-        return makeError(ErrorCode::NotFound,
-                         "--key-file " + config_.keyFile + ": no such file; make one with: weftctl key generate > " +
-                             config_.keyFile + " && chmod 600 " + config_.keyFile + ", and copy it to every host");
+        return makeError(ErrorCode::NotFound, "--key-file " + config_.keyFile +
+                                                  ": no such file; make one with: umask 077 && weftctl key "
+                                                  "generate > " +
+                                                  config_.keyFile + ", and copy it to every host");
     }
     if (!text) return text.error().within("--key-file");
     WEFT_ASSIGN(const Keyring read, Keyring::parse(*text).within("--key-file " + config_.keyFile));
@@ -504,6 +531,10 @@ Result<void> SocketService::begin() {
         return makeError(ErrorCode::InvalidArgument,
                          "--node-name: at most " + std::to_string(kMaxNameBytes) + " characters");
     }
+    if (!isPrintable(config_.nodeName)) {
+        return makeError(ErrorCode::InvalidArgument,
+                         "--node-name: control characters and marks of direction are not taken");
+    }
     WEFT_TRY(takeGivenKey());
     std::vector<EndpointText> names;
     for (const std::string& seed : config_.join) {
@@ -538,6 +569,7 @@ Result<void> SocketService::begin() {
     node.nodeName = config_.nodeName;
     node.advertise = advertised_;
     node.seeds = literalSeeds_;
+    if (config_.strict) node.wire = WirePolicy::Two;
     const auto route = routeTo(literalSeeds_.empty() ? advertised_.ip : literalSeeds_.front().ip);
     const size_t headers = advertised_.ip.isV4() ? 28 : 48;
     node.packetBytes = std::clamp<size_t>(route ? route->mtu - headers : 0, kSmallestPacket, kLargestPacket);
@@ -599,9 +631,11 @@ void SocketService::work() {
 
 void SocketService::onMember(const Member& member) {
     const std::string& name = member.record.name;
-    logInfo("member name={} id={} address={} state={}", logValue(name), member.id.brief(), member.record.address.str(),
-            toString(member.state));
+    logMember(member);
     if (member.state != MemberState::Alive) return;
+    if (holders_.size() >= kMaxHolders) {
+        std::erase_if(holders_, [this](const auto& entry) { return !node_->member(entry.second); });
+    }
     const NodeId before = std::exchange(holders_.try_emplace(name, member.id).first->second, member.id);
     if (before == member.id) return;
     const auto other = node_->member(before);
@@ -610,6 +644,32 @@ void SocketService::onMember(const Member& member) {
                 logValue(name), before.brief(), other->record.address.str(), member.id.brief(),
                 member.record.address.str());
     }
+}
+
+void SocketService::logMember(const Member& member) {
+    if (clock_.now() - memberLinesSince_ >= kMemberLinesFor) {
+        if (memberLines_ > kMemberLines) logWarn("members changed {} times more", memberLines_ - kMemberLines);
+        memberLinesSince_ = clock_.now();
+        memberLines_ = 0;
+    }
+    if (++memberLines_ > kMemberLines) return;
+    logInfo("member name={} id={} address={} state={}", logValue(member.record.name), member.id.brief(),
+            member.record.address.str(), toString(member.state));
+}
+
+void SocketService::logExcess() {
+    for (const NodeId& id : node_->beyondQuota()) {
+        if (!loggedBeyondQuota_.insert(id).second) continue;
+        const auto member = node_->member(id);
+        logWarn("member name={} id={} says more rows than are taken of one host; the rest is left out",
+                logValue(member ? member->record.name : ""), id.brief());
+    }
+    std::erase_if(loggedBeyondQuota_, [this](const NodeId& id) { return !node_->member(id); });
+    const MemberExcess& excess = node_->membersExcess();
+    if (excess.count != 0 && loggedRefused_ == 0) {
+        logWarn("more new members than are taken told by={}; see weftctl status", excess.teller.str());
+    }
+    loggedRefused_ = excess.count;
 }
 
 void SocketService::runPosted() {
@@ -631,6 +691,8 @@ void SocketService::publishMetrics() {
         if (now.*field != shown_.*field) counters_[i]->add(now.*field - shown_.*field);
     }
     shown_ = now;
+    logExcess();
+    if (keyringDoubted_) reviewKeyring(*node_);
     health_->set(node_->healthScore());
     std::array<int, kStates.size()> byState{};
     for (const Member& member : node_->roster()) ++byState[static_cast<size_t>(member.state)];
@@ -682,17 +744,76 @@ void SocketService::leave(std::chrono::milliseconds patience) {
 
 // --- the cluster's keys ---
 
+std::optional<KeyringRow> SocketService::keyringOf(const Node& node, const NodeId& member) {
+    const Row* row = node.table().find(member, std::string(kKeyringRow));
+    return row == nullptr ? std::nullopt : KeyringRow::decode(row->value);
+}
+
+uint64_t SocketService::clockGeneration(const Node& node) const {
+    const auto since = std::min(node.medianClock(), Clock::Wall(std::chrono::seconds(int64_t{1} << 33)));
+    return static_cast<uint64_t>(
+        std::max<int64_t>(0, std::chrono::duration_cast<std::chrono::milliseconds>(since.time_since_epoch()).count()));
+}
+
+// A generation grows by the clock, or in steps from the last. One member's word for a far one would end all rotation;
+// but what most of the others have is the cluster's, whatever the clocks here say.
+bool SocketService::isBelievable(Node& node, const KeyringRow& row) const {
+    if (row.generation <= std::max(ring_.generation, clockGeneration(node)) + kGenerationSlack) return true;
+    if (row.generation > kLastGeneration) return false;
+    size_t others = 0, same = 0;
+    for (const Member& member : node.members()) {
+        if (member.gone() || member.id == id_) continue;
+        ++others;
+        const auto theirs = keyringOf(node, member.id);
+        same += theirs && theirs->generation == row.generation && theirs->keys == row.keys ? 1 : 0;
+    }
+    return 2 * same > others;
+}
+
 void SocketService::onKeyringRow(const Row& row) {
     if (alone() || row.owner == id_) return;
-    const auto theirs = KeyringRow::decode(row.value);
-    if (!theirs || !theirs->supersedes(ring_)) return;
-    if (const auto adopted = adopt(*theirs); !adopted) {
+    // Not from within the table's callback.
+    post([this](Node& node) { reviewKeyring(node); });
+    {
+        const std::lock_guard lock(mutex_);
+        ++keyringEvents_;
+    }
+    keyringEvent_.notify_all();
+}
+
+void SocketService::reviewKeyring(Node& node) {
+    std::optional<std::pair<KeyringRow, Member>> latest;
+    const bool doubtedBefore = std::exchange(keyringDoubted_, false);
+    uint64_t othersHighest = 0;
+    for (const Member& member : node.members()) {
+        const auto theirs = keyringOf(node, member.id);
+        if (member.gone() || member.id == id_ || !theirs) continue;
+        othersHighest = std::max(othersHighest, theirs->generation);
+        if (!theirs->supersedes(latest ? latest->first : ring_)) continue;
+        if (isBelievable(node, *theirs)) {
+            latest = {*theirs, member};
+            continue;
+        }
+        keyringDoubted_ = true;
+        if (!doubtedBefore) {
+            logWarn("cluster keys of member name={} are not taken over: their generation is ahead of all clocks",
+                    logValue(member.record.name));
+        }
+    }
+    // Ours, made when this host's clock was ahead: nobody would take it, nor we anybody's.
+    const uint64_t clock = clockGeneration(node);
+    const bool ahead = ring_.generation > clock + kGenerationSlack && othersHighest < ring_.generation;
+    if (!latest && ahead && node.clocks().size() > 2) {
+        latest = {ring_, *node.member(id_)};
+        latest->first.generation = std::max(clock, othersHighest + 1);
+    }
+    if (!latest) return;
+    if (const auto adopted = adopt(latest->first); !adopted) {
         logError("cluster keys changed, but are not taken over: {}", adopted.error().message);
         return;
     }
-    logInfo("cluster keys taken over from={} keys={}", row.owner.brief(), theirs->keys.size());
-    // Not from within the table's callback.
-    post([this](Node& node) { node.put(std::string(kKeyringRow), ring_.encode(), [](const Result<void>&) {}); });
+    logInfo("cluster keys taken over from={} keys={}", latest->second.id.brief(), latest->first.keys.size());
+    node.put(std::string(kKeyringRow), ring_.encode(), [](const Result<void>&) {});
 }
 
 Result<void> SocketService::adopt(const KeyringRow& row) {
@@ -711,8 +832,7 @@ std::string SocketService::membersThat(Node& node, const std::function<bool(cons
     std::string names;
     for (const Member& member : node.members()) {
         if (member.id == id_ || member.gone()) continue;
-        const Row* row = node.table().find(member.id, std::string(kKeyringRow));
-        const auto theirs = row == nullptr ? std::nullopt : KeyringRow::decode(row->value);
+        const auto theirs = keyringOf(node, member.id);
         if (!theirs || lacks(*theirs)) names += (names.empty() ? "" : ", ") + member.record.name;
     }
     return names;
@@ -722,19 +842,47 @@ Result<void> SocketService::changeKeyring(const KeyringChange& change) {
     if (alone()) {
         return makeError(ErrorCode::Unsupported, "this daemon has no cluster keys: start it with --key-file");
     }
-    const auto result = std::make_shared<Result<void>>();
+    const auto result = std::make_shared<Result<uint64_t>>(uint64_t{0});
     WEFT_TRY(call(
         [this, result, change](Node& node) {
             KeyringRow next = ring_;
-            *result = change(node, next);
-            if (!*result || next.keys == ring_.keys) return;
-            const auto now = std::chrono::duration_cast<std::chrono::milliseconds>(clock_.wall().time_since_epoch());
-            next.generation = std::max(ring_.generation + 1, static_cast<uint64_t>(now.count()));
-            *result = adopt(next);
-            if (*result) node.put(std::string(kKeyringRow), ring_.encode(), [](const Result<void>&) {});
+            *result = [&]() -> Result<uint64_t> {
+                WEFT_TRY(change(node, next));
+                if (next.keys == ring_.keys) return ring_.generation;
+                next.generation = std::max(ring_.generation + 1, clockGeneration(node));
+                WEFT_TRY(adopt(next));
+                node.put(std::string(kKeyringRow), ring_.encode(), [](const Result<void>&) {});
+                return next.generation;
+            }();
         },
         kPatience));
-    return std::move(*result);
+    WEFT_ASSIGN(const uint64_t generation, *result);
+    return awaitOthers(generation);
+}
+
+Result<void> SocketService::awaitOthers(uint64_t generation) {
+    const auto deadline = std::chrono::steady_clock::now() + kPatience;
+    for (;;) {
+        uint64_t seen = 0;
+        {
+            const std::lock_guard lock(mutex_);
+            seen = keyringEvents_;
+        }
+        const auto lacking = std::make_shared<std::string>();
+        WEFT_TRY(call(
+            [this, lacking, generation](Node& node) {
+                *lacking =
+                    membersThat(node, [generation](const KeyringRow& row) { return row.generation < generation; });
+            },
+            kPatience));
+        if (lacking->empty()) return {};
+        std::unique_lock lock(mutex_);
+        if (!keyringEvent_.wait_until(lock, deadline, [&] { return keyringEvents_ != seen; })) {
+            return makeError(ErrorCode::Busy,
+                             "done here, but not yet taken over by " + *lacking +
+                                 "; they follow once they hear of it, so ask again before the next step");
+        }
+    }
 }
 
 Result<std::vector<KeyInfo>> SocketService::keys() {
@@ -798,8 +946,72 @@ std::vector<std::string> SocketService::warnings() {
             "another node uses this node's identity, or its state was put back from a copy: a cloned host must lose "
             "its node.key before it starts");
     }
-    const auto found = std::make_shared<std::vector<Member>>();
-    if (!call([found](Node& node) { *found = node.members(); }, 2s)) return lines;
+    struct Seen {
+        std::vector<Member> members;
+        std::vector<std::string> wire1, beyondQuota, refused;
+        MemberExcess excess;
+        Clock::Monotonic now;
+        std::vector<std::pair<std::string, std::chrono::seconds>> clocksOff;
+        std::optional<std::chrono::seconds> ownClockOff;
+    };
+    const auto seen = std::make_shared<Seen>();
+    const auto look = [this, seen](Node& node) {
+        const auto nameOf = [&node](const NodeId& id) {
+            const auto member = node.member(id);
+            return member ? member->record.name : id.brief();
+        };
+        seen->members = node.members();
+        for (const NodeId& id : node.speakersOfWire1()) seen->wire1.push_back(nameOf(id));
+        for (const NodeId& id : node.beyondQuota()) seen->beyondQuota.push_back(nameOf(id));
+        for (const IpAddress& host : node.refusedForTheirWire()) seen->refused.push_back(host.str());
+        seen->excess = node.membersExcess();
+        seen->now = node.now();
+        const auto clocks = node.clocks();
+        for (const auto& [id, ahead] : clocks) {
+            if (clocks.size() < 2 || std::chrono::abs(ahead) < kClockSlack) continue;
+            if (id == id_) {
+                seen->ownClockOff = ahead;
+            } else {
+                seen->clocksOff.emplace_back(nameOf(id), ahead);
+            }
+        }
+    };
+    if (!call(look, 2s)) return lines;
+    const auto listed = [](const std::vector<std::string>& all) {
+        constexpr size_t kMost = 10;
+        std::string text;
+        for (size_t i = 0; i < std::min(all.size(), kMost); ++i) text += (i == 0 ? "" : ", ") + all[i];
+        return all.size() > kMost ? text + " and " + std::to_string(all.size() - kMost) + " more" : text;
+    };
+    if (!seen->wire1.empty()) {
+        lines.push_back("the cluster is mixed: " + listed(seen->wire1) +
+                        " speak the wire of an older weft, which is accepted until all are upgraded, or forgotten by "
+                        "weftctl node forget; --strict refuses it at once");
+    }
+    if (!seen->refused.empty()) {
+        lines.push_back("refused for the wire of an older weft: " + listed(seen->refused) + "; upgrade weftd there");
+    }
+    if (!seen->beyondQuota.empty()) {
+        lines.push_back("more rows than are taken of one host come from " + listed(seen->beyondQuota) +
+                        "; the rest is left out");
+    }
+    if (seen->excess.count != 0 && seen->now - seen->excess.last < 1h) {
+        lines.push_back(std::to_string(seen->excess.count) + " new members were not taken, the last told by " +
+                        seen->excess.teller.str() + ": too many at once, in all, or at one address");
+    }
+    const auto off = [](std::chrono::seconds ahead) {
+        const auto minutes = std::chrono::abs(std::chrono::duration_cast<std::chrono::minutes>(ahead)).count();
+        const std::string much =
+            minutes < 24 * 60 ? std::to_string(minutes) + " minutes" : std::to_string(minutes / 24 / 60) + " days";
+        return much + (ahead.count() > 0 ? " ahead of" : " behind");
+    };
+    if (seen->ownClockOff) {
+        lines.push_back("this host's clock is " + off(*seen->ownClockOff) + " what most members' show: set it");
+    }
+    for (const auto& [name, ahead] : seen->clocksOff) {
+        lines.push_back("the clock of " + name + " is " + off(ahead) + " what most members' show: set it there");
+    }
+    const auto* found = &seen->members;
     std::map<std::string, std::vector<std::string>> byName;
     std::set<Address> heard;
     for (const Member& member : *found) {

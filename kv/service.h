@@ -27,6 +27,7 @@ struct ServiceConfig {
     // the last time takes the ring's place.
     std::string key;
     std::string stateDir;  // holds node.key, the identity
+    bool strict = false;   // refuse the wire of weft up to c52709e at once, not only when all members speak the later
 };
 
 // ADDR[:PORT], [V6]:PORT, or with `allowName` NAME[:PORT]: whether it is one. InvalidArgument with the shape expected.
@@ -70,13 +71,15 @@ public:
 
     // The ring, cluster-wide: each change is a row `weft/keyring` of a higher generation that every member adopts and
     // writes to its key file. `use` is refused while a living member lacks the key, `remove` while one still seals
-    // with it: the error names them. Persisted before they return.
+    // with it: the error names them. Persisted here before they return; success only when every living member has taken
+    // the change over. Busy names those that have not within five seconds: the change stands, they take it later.
     virtual Result<std::vector<KeyInfo>> keys() = 0;
     virtual Result<void> addKey(const Key& key) = 0;
     virtual Result<void> useKey(KeyId id) = 0;
     virtual Result<void> removeKey(KeyId id) = 0;
 
-    // What a person should know: two nodes of one name, an identity running twice, seeds that never answered.
+    // What a person should know: two nodes of one name, an identity running twice, seeds that never answered, members
+    // of the old wire, who costs too much, clocks that are off.
     [[nodiscard]] virtual std::vector<std::string> warnings() = 0;
 };
 

@@ -28,6 +28,12 @@ constexpr int kAcceptsAtOnce = 16;
 constexpr size_t kReadAtOnce = 64 << 10;
 // A peer that asks for everything and reads nothing: the stream is given up.
 constexpr size_t kMaxUnsent = 32 << 20;
+constexpr size_t kMaxUnsentOfAll = 64 << 20;  // then the stream with the most is given up
+constexpr size_t kCountUnsentFrom = 1 << 20;  // of a stream that has less the sum is not asked for
+// Without a descriptor for who connects, epoll would report it again at once and for ever.
+constexpr std::chrono::milliseconds kAcceptPause{100};
+// Streams that the node is done with and whose last bytes nobody reads.
+constexpr size_t kMaxClosing = 64;
 // A goodbye that nobody reads.
 constexpr std::chrono::seconds kCloseLimit{5};
 
@@ -107,7 +113,8 @@ void SocketTransport::run(Node& node, std::chrono::steady_clock::duration patien
     const auto wait = std::chrono::ceil<std::chrono::milliseconds>(patience).count();
     constexpr int64_t kLongest = 3'600'000;
     std::array<epoll_event, 64> events{};
-    const int limit = broken_.empty() ? static_cast<int>(std::clamp<int64_t>(wait, 0, kLongest)) : 0;
+    const int64_t longest = acceptPaused_ ? kAcceptPause.count() : kLongest;
+    const int limit = broken_.empty() ? static_cast<int>(std::clamp<int64_t>(wait, 0, longest)) : 0;
     const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), limit);
     for (int i = 0; i < count; ++i) {
         const epoll_event& event = events[static_cast<size_t>(i)];
@@ -126,6 +133,7 @@ void SocketTransport::run(Node& node, std::chrono::steady_clock::duration patien
         if (streams_.erase(id) != 0) node.onStreamClosed(id);
     }
     const auto now = std::chrono::steady_clock::now();
+    if (acceptPaused_ && now >= resumeAccept_) pauseAccept(false);
     std::erase_if(streams_, [now](const auto& entry) { return entry.second.closing && now >= entry.second.closeBy; });
 }
 
@@ -149,7 +157,10 @@ void SocketTransport::acceptStreams(Node& node) {
         SocketAddress from;
         socklen_t size = SocketAddress::kRoom;
         UniqueFd fd(::accept4(tcp_.get(), from.get(), &size, SOCK_NONBLOCK | SOCK_CLOEXEC));
-        if (!fd) return;
+        if (!fd) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) pauseAccept(true);
+            return;
+        }
         const auto address = from.address();
         if (!address) continue;
         setOption(fd.get(), IPPROTO_TCP, TCP_NODELAY, 1);
@@ -158,6 +169,12 @@ void SocketTransport::acceptStreams(Node& node) {
         streams_[id].fd = std::move(fd);
         node.onStreamAccepted(id, *address);
     }
+}
+
+void SocketTransport::pauseAccept(bool pause) {
+    acceptPaused_ = pause;
+    resumeAccept_ = std::chrono::steady_clock::now() + kAcceptPause;
+    watch(tcp_.get(), kTcpToken, pause ? 0U : static_cast<uint32_t>(EPOLLIN), false);
 }
 
 void SocketTransport::onStream(Node& node, StreamId id, uint32_t events) {
@@ -249,6 +266,31 @@ void SocketTransport::sendStream(StreamId id, BytesView bytes) {
     }
     stream.unsent.insert(stream.unsent.end(), bytes.begin(), bytes.end());
     if (!stream.connecting && !flush(id, stream)) broken_.push_back(id);
+    if (stream.unsent.size() > kCountUnsentFrom) limitUnsent();
+}
+
+// Streams that are closing count like the others: a peer that asks for much and reads nothing has no more of them.
+void SocketTransport::limitUnsent() {
+    size_t sum = 0;
+    for (const auto& [id, stream] : streams_) sum += stream.unsent.size();
+    if (sum <= kMaxUnsentOfAll) return;
+    const auto most =
+        std::ranges::max_element(streams_, {}, [](const auto& entry) { return entry.second.unsent.size(); });
+    most->second.unsent = {};
+    if (most->second.closing) {
+        streams_.erase(most);
+    } else {
+        most->second.fd.reset();
+        broken_.push_back(most->first);
+    }
+}
+
+void SocketTransport::limitClosing() {
+    const auto closing = [](const auto& entry) { return entry.second.closing; };
+    if (std::ranges::count_if(streams_, closing) <= static_cast<ptrdiff_t>(kMaxClosing)) return;
+    streams_.erase(std::ranges::min_element(streams_, {}, [](const auto& entry) {
+        return entry.second.closing ? entry.second.closeBy : std::chrono::steady_clock::time_point::max();
+    }));
 }
 
 void SocketTransport::closeStream(StreamId id) {
@@ -261,6 +303,7 @@ void SocketTransport::closeStream(StreamId id) {
     }
     stream.closing = true;
     stream.closeBy = std::chrono::steady_clock::now() + kCloseLimit;
+    limitClosing();
 }
 
 }  // namespace weft::kv

@@ -49,6 +49,9 @@ private:
     void watch(int fd, uint64_t token, uint32_t events, bool add) const;
     void receivePackets(Node& node);
     void acceptStreams(Node& node);
+    void pauseAccept(bool pause);
+    void limitUnsent();
+    void limitClosing();
     void onStream(Node& node, StreamId id, uint32_t events);
     // False when the stream broke.
     bool flush(StreamId id, Stream& stream);
@@ -62,6 +65,8 @@ private:
     StreamId nextStream_ = 16;  // below are the tokens of the other descriptors
     std::unordered_map<StreamId, Stream> streams_;
     std::deque<StreamId> broken_;  // to be reported from run()
+    bool acceptPaused_ = false;    // no descriptor was left; connections wait in the kernel's queue
+    std::chrono::steady_clock::time_point resumeAccept_{};
     Bytes buffer_;
 };
 

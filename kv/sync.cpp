@@ -43,12 +43,13 @@ NodeId successor(NodeId id) {
 
 }  // namespace
 
-SyncSession::SyncSession(Context& context, Membership& membership, const Table& table, NodeId peer, bool announce,
-                         Hooks hooks)
+SyncSession::SyncSession(Context& context, Membership& membership, const Table& table, const NodeId& peer,
+                         const IpAddress& address, bool announce, Hooks hooks)
     : context_(context),
       membership_(membership),
       table_(table),
       peer_(peer),
+      address_(address),
       announce_(announce),
       hooks_(std::move(hooks)) {}
 
@@ -215,7 +216,7 @@ void SyncSession::onMembers(Reader& in) {
         const std::chrono::seconds age(in.u32());
         const MemberRecord record = readRecord(in);
         if (!in.ok() || state > static_cast<uint8_t>(MemberState::Left)) return in.fail();
-        membership_.applyRemote(record, static_cast<MemberState>(state), age, peer_, announce_);
+        membership_.applyRemote(record, static_cast<MemberState>(state), age, peer_, announce_, &address_);
     }
 }
 

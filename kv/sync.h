@@ -34,8 +34,9 @@ public:
         std::function<bool(Row)> applyRow;
     };
 
-    // `peer` is who sits at the other end. `announce`: what is learned goes out by gossip too.
-    SyncSession(Context& context, Membership& membership, const Table& table, NodeId peer, bool announce, Hooks hooks);
+    // `peer` is who sits at the other end, `address` where. `announce`: what is learned goes out by gossip too.
+    SyncSession(Context& context, Membership& membership, const Table& table, const NodeId& peer,
+                const IpAddress& address, bool announce, Hooks hooks);
 
     void begin();  // the initiator, once the stream stands
 
@@ -63,6 +64,7 @@ private:
     Membership& membership_;
     const Table& table_;
     NodeId peer_;
+    IpAddress address_;
     bool announce_;
     Hooks hooks_;
     bool initiator_ = false;

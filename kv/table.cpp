@@ -120,19 +120,72 @@ bool Table::apply(Row row) {
         return false;
     }
     const bool wasVisible = !fresh && !entry.row.deleted && !owner.suspended;
+    if (!fresh) unindex(owner, at);
     if (!fresh && !entry.retired) owner.digest ^= entry.hash;
     entry.hash = hashRow(row);
     entry.deletedAt = deletedAt;
     entry.retired = false;
     entry.row = std::move(row);
     owner.digest ^= entry.hash;
+    index(owner, at);
+    const Row applied = entry.row;
+    const auto lost = keepToQuotas(owner, applied.owner != quotas_.exempt);
     if (owner.suspended) return true;
-    if (!entry.row.deleted) {
-        notify(RowEvent::Put, entry.row);
-    } else if (wasVisible) {
-        notify(RowEvent::Deleted, entry.row);
+    const bool kept = std::ranges::find(lost, applied.key, &Row::key) == lost.end();
+    if (!applied.deleted && kept) notify(RowEvent::Put, applied);
+    if (applied.deleted && wasVisible) notify(RowEvent::Deleted, applied);
+    for (const Row& row : lost) {
+        if (row.key != applied.key || wasVisible) notify(RowEvent::Deleted, row);
     }
     return true;
+}
+
+void Table::index(Owner& owner, Rows::iterator at) {
+    (at->second.row.deleted ? owner.tombstones : owner.live).insert(at);
+    if (!at->second.row.deleted) owner.bytes += bytesOf(at->second.row);
+}
+
+void Table::unindex(Owner& owner, Rows::iterator at) {
+    (at->second.row.deleted ? owner.tombstones : owner.live).erase(at);
+    if (!at->second.row.deleted) owner.bytes -= bytesOf(at->second.row);
+}
+
+Table::Rows::iterator Table::drop(Owner& owner, Rows::iterator at) {
+    unindex(owner, at);
+    if (!at->second.retired) owner.digest ^= at->second.hash;
+    return owner.rows.erase(at);
+}
+
+std::vector<Row> Table::keepToQuotas(Owner& owner, bool bounded) const {
+    std::vector<Row> lost;
+    while (owner.tombstones.size() > quotas_.tombstones) drop(owner, *owner.tombstones.begin());
+    while (bounded && (owner.live.size() > quotas_.rows || owner.bytes > quotas_.bytes)) {
+        const auto last = *owner.live.rbegin();
+        lost.push_back(last->second.row);
+        drop(owner, last);
+        ++owner.lost;
+    }
+    return lost;
+}
+
+Table::Usage Table::usage(const NodeId& id) const {
+    const auto owner = owners_.find(id);
+    if (owner == owners_.end()) return {};
+    const Owner& of = owner->second;
+    return {of.live.size(), of.bytes, of.tombstones.size(), of.lost};
+}
+
+bool Table::isBeyondQuota(const Row& row) const {
+    const auto found = owners_.find(row.owner);
+    if (found == owners_.end() || find(row.owner, row.key) != nullptr) return false;
+    const Owner& owner = found->second;
+    if (row.deleted) {
+        return owner.tombstones.size() >= quotas_.tombstones &&
+               row.version < (*owner.tombstones.begin())->second.row.version;
+    }
+    if (row.owner == quotas_.exempt) return false;
+    const bool full = owner.live.size() >= quotas_.rows || owner.bytes + bytesOf(row) > quotas_.bytes;
+    return full && !owner.live.empty() && row.version > (*owner.live.rbegin())->second.row.version;
 }
 
 void Table::suspend(const NodeId& id) {
@@ -171,7 +224,7 @@ void Table::collectTombstones() {
             if (entry.row.deleted && age >= retireAge() && !std::exchange(entry.retired, true)) {
                 owner.digest ^= entry.hash;
             }
-            at = entry.row.deleted && age >= tombstoneTtl_ ? owner.rows.erase(at) : std::next(at);
+            at = entry.row.deleted && age >= tombstoneTtl_ ? drop(owner, at) : std::next(at);
         }
     }
 }

@@ -4,13 +4,19 @@
 // Tombstones stay for `tombstoneTtl`; in the last eighth of it they are retired: still refuse older rows, but are no
 // longer told to others, so that they do not wander between nodes that forget at different moments.
 //
+// An owner has quotas. Beyond that of live rows the ones with the lowest versions are kept, beyond that of tombstones
+// the ones with the highest: all nodes that heard the same keep the same. The own rows are exempt: Node refuses to make
+// more.
+//
 // Callbacks run inside the call that caused them, after the table has changed.
 #pragma once
 
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "base/clock.h"
@@ -37,13 +43,31 @@ public:
         uint32_t check;  // of the whole row
     };
 
-    Table(const Clock& clock, std::chrono::seconds tombstoneTtl) : clock_(clock), tombstoneTtl_(tombstoneTtl) {}
+    struct Quotas {
+        size_t rows = SIZE_MAX;  // live ones
+        size_t bytes = SIZE_MAX;
+        size_t tombstones = SIZE_MAX;
+        NodeId exempt{};  // its live rows are not bounded
+    };
+    struct Usage {
+        size_t rows = 0;   // live
+        size_t bytes = 0;  // of them: key, value, signature
+        size_t tombstones = 0;
+        uint64_t lost = 0;  // live rows dropped for the quota so far
+    };
+
+    Table(const Clock& clock, std::chrono::seconds tombstoneTtl) : Table(clock, tombstoneTtl, Quotas{}) {}
+    Table(const Clock& clock, std::chrono::seconds tombstoneTtl, const Quotas& quotas)
+        : clock_(clock), tombstoneTtl_(tombstoneTtl), quotas_(quotas) {}
 
     // --- reading ---
     [[nodiscard]] const Row* find(const NodeId& owner, const std::string& key) const;  // visible or not, or tombstone
     [[nodiscard]] std::optional<Row> get(const NodeId& owner, const std::string& key) const;  // visible only
     [[nodiscard]] std::vector<Row> list(const std::string& prefix) const;  // visible only, by key then owner
     [[nodiscard]] size_t size() const;                                     // every row and tombstone held
+
+    [[nodiscard]] Usage usage(const NodeId& owner) const;
+    static size_t bytesOf(const Row& row) { return row.key.size() + row.value.size() + row.signature.size(); }
 
     WatchId watch(std::string prefix, const Callback& callback);
     void unwatch(WatchId id);
@@ -53,6 +77,8 @@ public:
     bool apply(Row row);
     // Whether apply() would: lets the caller skip the signature of what is stale.
     [[nodiscard]] bool wants(const Row& row) const;
+    // Whether a new row would be dropped at once: its owner has used up its quota, and the row is later than all.
+    [[nodiscard]] bool isBeyondQuota(const Row& row) const;
     void suspend(const NodeId& owner);
     void resume(const NodeId& owner);
     void forget(const NodeId& owner);
@@ -74,8 +100,17 @@ private:
         Clock::Monotonic deletedAt;
         bool retired = false;
     };
+    using Rows = std::map<std::pair<KeyHash, std::string>, Entry>;
+    struct ByVersion {
+        bool operator()(Rows::const_iterator a, Rows::const_iterator b) const {
+            return std::tie(a->second.row.version, a->first) < std::tie(b->second.row.version, b->first);
+        }
+    };
     struct Owner {
-        std::map<std::pair<KeyHash, std::string>, Entry> rows;
+        Rows rows;
+        std::set<Rows::iterator, ByVersion> live, tombstones;
+        size_t bytes = 0;  // of the live ones
+        uint64_t lost = 0;
         uint64_t digest = 0;
         bool suspended = false;
     };
@@ -85,11 +120,17 @@ private:
         Callback callback;
     };
 
+    static void index(Owner& owner, Rows::iterator at);
+    static void unindex(Owner& owner, Rows::iterator at);
+    static Rows::iterator drop(Owner& owner, Rows::iterator at);
+    // Drops what is beyond the quotas. What was live and is gone.
+    std::vector<Row> keepToQuotas(Owner& owner, bool bounded) const;
     void notify(RowEvent event, const Row& row);
     [[nodiscard]] std::chrono::seconds retireAge() const { return tombstoneTtl_ - tombstoneTtl_ / 8; }
 
     const Clock& clock_;
     std::chrono::seconds tombstoneTtl_;
+    Quotas quotas_;
     std::map<NodeId, Owner> owners_;
     std::vector<Watch> watches_;
     WatchId lastWatch_ = 0;

@@ -51,7 +51,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         node.onStreamData(1, input);
         return 0;
     }
-    SecureStream peer = SecureStream::initiate(ring, random, "weft", NodeId{{7}}, StreamPurpose::Sync,
+    SecureStream peer = SecureStream::initiate(ring, random, "weft", {NodeId{{7}}}, StreamPurpose::Sync, Wire::Two, {},
                                                [&](BytesView bytes) { node.onStreamData(1, bytes); });
     peer.receive(transport.sent, [](BytesView) { return true; });
     while (input.size() >= 2) {

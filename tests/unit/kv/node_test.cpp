@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "kv/message.h"
+#include "kv/secure_stream.h"
 #include "tests/unit/kv/simulator.h"
 
 namespace weft::kv::sim {
@@ -309,7 +311,7 @@ TEST_F(Clusters, WrongKeysAndNoiseCostUnderFiveMicrosecondsEach) {
         for (int i = 0; i < 2000; ++i) {
             Bytes plain(1300), packet;
             random.fill(plain);
-            wrong.seal(random, {}, plain, packet);
+            wrong.seal(kv::Wire::Two, random, {}, plain, packet);
             const KeyId id = *cluster.keyring(0).primary();
             for (size_t b = 0; namesOurKey && b < 4; ++b) packet[1 + b] = static_cast<uint8_t>(id >> (24 - 8 * b));
             if (!whole) packet.resize(random.below(packet.size()));
@@ -358,7 +360,453 @@ TEST_F(Clusters, NoiseOnStreamsIsDropped) {
     EXPECT_TRUE(cluster.runUntil([&] { return cluster.converged(); }, 5s));
     const uint64_t failed = cluster.node(0).counters().streamsFailed;
     cluster.run(11s);
-    EXPECT_GT(cluster.node(0).counters().streamsFailed, failed + 20);
+    EXPECT_GT(cluster.node(0).counters().streamsFailed, failed + 10);
+}
+
+// --- C1, C5, C6, C7: strangers with recordings, and members that take more than their share ---
+
+class Recorded : public Clusters {
+protected:
+    static std::vector<Bytes> hellosTo(Cluster& cluster, size_t receiver) {
+        std::vector<Bytes> hellos;
+        cluster.streamTap = [&](size_t from, const Address& to, BytesView bytes) {
+            const bool hello = bytes.size() == 4 + 114 || bytes.size() == 4 + 94;
+            if (hello && to == hostAddress(receiver) && from != receiver)
+                hellos.emplace_back(bytes.begin(), bytes.end());
+        };
+        cluster.run(10min);
+        cluster.streamTap = nullptr;
+        std::erase_if(hellos, [&](const Bytes& bytes) {  // the answers are as long
+            SeededRandom random(1);
+            auto stream = SecureStream::accept(
+                cluster.keyring(0), random, "weft", {cluster.id(receiver), 1},
+                {.wire1 = true, .wire2 = true, .isNew = [](const auto&) { return true; }}, [](BytesView) {});
+            return !stream.receive(bytes, [](BytesView) { return true; });
+        });
+        return hellos;
+    }
+};
+
+TEST_F(Recorded, HellosPlayedBackKeepNobodyOut) {
+    for (const bool restarted : {false, true}) {
+        Cluster cluster(1, joined());
+        up(cluster, 2);
+        const auto hellos = hellosTo(cluster, 0);
+        ASSERT_GT(hellos.size(), 5U);
+        if (restarted) {  // no memory of their nonces
+            cluster.crash(0);
+            cluster.start(0);
+            cluster.run(5s);
+        }
+        const size_t late = cluster.add();
+        StreamId stream = 1'000'000;
+        uint64_t offered = 0;
+        const auto flood = [&] {  // from four addresses, 400 a second
+            for (int i = 0; i < 20; ++i) {
+                cluster.node(0).onStreamAccepted(++stream, hostAddress(90 + offered % 4));
+                cluster.node(0).onStreamData(stream, hellos[offered++ % hellos.size()]);
+            }
+        };
+        for (int i = 0; i < 40; ++i) {
+            flood();
+            cluster.run(50ms);
+        }
+        cluster.start(late);
+        EXPECT_TRUE(cluster.runUntil([&] { return flood(), cluster.converged(); }, 3s)) << restarted;
+        const Counters& counters = cluster.node(0).counters();
+        EXPECT_GE(counters.replayed + hellos.size(), offered) << restarted;
+    }
+}
+
+TEST_F(Recorded, OneAddressHasAShareOfTheStreams) {
+    Cluster cluster(1, joined());
+    up(cluster, 2);
+    StreamId stream = 1'000'000;
+    std::vector<StreamId> early;
+    for (int i = 0; i < 4; ++i) cluster.node(0).onStreamAccepted(early.emplace_back(++stream), hostAddress(80));
+    for (int i = 0; i < 500; ++i) cluster.node(0).onStreamAccepted(++stream, hostAddress(81));
+    // The four of the other address are still there: a hello of theirs is answered.
+    Bytes sent;
+    SeededRandom random(5);
+    auto member = SecureStream::initiate(cluster.keyring(0), random, "weft", {cluster.id(1), 1}, StreamPurpose::Sync,
+                                         kv::Wire::Two, cluster.id(0),
+                                         [&](BytesView bytes) { sent.assign(bytes.begin(), bytes.end()); });
+    const uint64_t before = cluster.node(0).counters().streamBytesSent;
+    cluster.node(0).onStreamData(early.front(), sent);
+    EXPECT_GT(cluster.node(0).counters().streamBytesSent, before);
+}
+
+TEST_F(Recorded, PacketsOfAnEarlierLifeOpenNothing) {
+    Cluster cluster(1, joined());
+    std::vector<Bytes> recorded;
+    cluster.tap = [&](size_t from, const Address& to, BytesView bytes) {
+        if (from != 0 && to == hostAddress(0)) recorded.emplace_back(bytes.begin(), bytes.end());
+    };
+    up(cluster, 3);
+    put(cluster, 2, "k", "of a host that dies");
+    cluster.run(20s);
+    cluster.crash(2);
+    cluster.run(60s);
+    cluster.tap = nullptr;
+    cluster.crash(0);
+    cluster.crash(1);
+    cluster.start(0);  // alone, with no memory of packets
+    cluster.run(1s);
+    const Counters before = cluster.node(0).counters();
+    std::set<Address> told;
+    cluster.tap = [&](size_t from, const Address& to, BytesView) {
+        if (from == 0) told.insert(to);
+    };
+    for (const Bytes& packet : recorded) cluster.inject(0, hostAddress(77), packet);
+    cluster.run(0s);
+    const Counters& after = cluster.node(0).counters();
+    EXPECT_GT(recorded.size(), 30U);
+    EXPECT_EQ(after.outdated - before.outdated, recorded.size());
+    EXPECT_EQ(after.rowsApplied, before.rowsApplied);
+    EXPECT_FALSE(cluster.node(0).table().get(cluster.id(2), "k"));
+    EXPECT_FALSE(told.contains(hostAddress(77)));
+    EXPECT_LE(after.packetsSent - before.packetsSent, 2U);
+}
+
+// Whoever holds the cluster's key may write any sender's name; but not into a later life than the sender signed.
+TEST_F(Recorded, NobodyNumbersPacketsForOthers) {
+    Cluster cluster(1, joined());
+    up(cluster, 3);
+    const auto packet = [&](size_t sender, uint32_t epoch, uint64_t counter) {
+        Writer plain, context;
+        plain.id(cluster.id(sender));
+        plain.u32(epoch);
+        plain.u64(counter);
+        plain.u32(1);
+        plain.bytes(encode(Nack{1}));
+        context.text8("weft packet");
+        context.text8("weft");
+        context.id(cluster.id(0));
+        Bytes box;
+        cluster.keyring(0).seal(kv::Wire::Two, cluster.random(), context.view(), plain.view(), box);
+        return box;
+    };
+    cluster.inject(0, hostAddress(2), packet(1, UINT32_MAX, 1));
+    cluster.run(2s);
+    const uint64_t replayed = cluster.node(0).counters().replayed;
+    cluster.run(60s);
+    EXPECT_EQ(cluster.node(0).counters().replayed, replayed);
+    EXPECT_EQ(cluster.node(0).counters().probesFailed + cluster.node(1).counters().probesFailed, 0U);
+}
+
+TEST_F(Recorded, AllRestartAtOnceAndHearEachOtherByPackets) {
+    Cluster cluster(1, {});
+    for (int i = 0; i < 12; ++i) cluster.start(cluster.add());
+    for (size_t i = 1; i < 12; ++i) cluster.config().seeds.push_back(hostAddress(0));
+    cluster.node(0).setSeeds({hostAddress(1)});
+    for (size_t i = 1; i < 12; ++i) cluster.node(i).setSeeds({hostAddress(0)});
+    ASSERT_TRUE(cluster.runUntil([&] { return cluster.converged(); }, 20s));
+    cluster.run(3min);  // heard of each other, and saved
+    cluster.config().seeds.clear();
+    for (size_t i = 0; i < 12; ++i) cluster.crash(i);
+    for (size_t i = 0; i < 12; ++i) cluster.start(i);
+    EXPECT_TRUE(cluster.runUntil([&] { return cluster.converged(); }, 5s));
+    cluster.run(2s);
+    uint64_t outdated = 0;
+    for (size_t i = 0; i < 12; ++i) outdated += cluster.node(i).counters().outdated;
+    cluster.run(30s);
+    for (size_t i = 0; i < 12; ++i) outdated -= cluster.node(i).counters().outdated;
+    EXPECT_EQ(outdated, 0U);
+}
+
+// Both forgot the other's present life while they could not talk, and neither has a seed.
+TEST_F(Recorded, BothRestartedWhileParted) {
+    Cluster cluster(1, joined());
+    up(cluster, 2);
+    cluster.run(2s);
+    cluster.config().seeds.clear();
+    cluster.part({0, 1});
+    for (size_t i = 0; i < 2; ++i) cluster.crash(i);
+    for (size_t i = 0; i < 2; ++i) cluster.start(i);
+    cluster.run(2min);
+    ASSERT_EQ(stateAt(cluster, 0, 1), MemberState::Dead);
+    cluster.part({});
+    EXPECT_TRUE(cluster.runUntil([&] { return cluster.converged(); }, 15s));
+}
+
+// C7: host 2 answers for the dead host 1 with whatever numbers it saw.
+TEST_F(Recorded, NobodyAnswersForADeadHost) {
+    Config config = joined();
+    config.indirectProbes = 0;
+    Cluster cluster(1, config);
+    up(cluster, 3);
+    cluster.run(5s);
+    cluster.crash(1);
+    uint64_t counter = uint64_t{1} << 40;
+    const auto lie = [&] {  // every number is a guess; 100 a probe
+        for (int i = 0; i < 20; ++i) {
+            Writer plain, context;
+            plain.id(cluster.id(2));
+            plain.u32(1);
+            plain.u64(++counter);
+            plain.u32(1);
+            for (int j = 0; j < 5; ++j) plain.bytes(encode(Ack{static_cast<uint32_t>(cluster.random().next()), 0}));
+            context.text8("weft packet");
+            context.text8("weft");
+            context.id(cluster.id(0));
+            Bytes box;
+            cluster.keyring(0).seal(kv::Wire::Two, cluster.random(), context.view(), plain.view(), box);
+            cluster.inject(0, hostAddress(2), box);
+        }
+    };
+    EXPECT_TRUE(cluster.runUntil([&] { return lie(), stateAt(cluster, 0, 1) == MemberState::Dead; }, 60s, 200ms));
+}
+
+// C5
+TEST_F(Clusters, AnOwnerHasAQuota) {
+    Config config = joined();
+    config.rowsAnOwner = 100;
+    config.bytesAnOwner = 20'000;
+    config.tombstonesAnOwner = 50;
+    Cluster cluster(1, config);
+    up(cluster, 2);
+    int refused = 0;
+    for (int i = 0; i < 150; ++i) {
+        cluster.node(0).put("k" + std::to_string(i), "v", [&](const Result<void>& put) { refused += put ? 0 : 1; });
+    }
+    EXPECT_EQ(refused, 50);
+    // A host that does not keep to it.
+    cluster.config().rowsAnOwner = cluster.config().bytesAnOwner = cluster.config().tombstonesAnOwner = 100'000;
+    const size_t greedy = cluster.add();
+    cluster.start(greedy);
+    ASSERT_TRUE(cluster.runUntil([&] { return cluster.converged(); }, 5s));
+    std::vector<std::string> seen;
+    cluster.node(1).watch("g", [&](RowEvent event, const Row& row) {
+        if (event == RowEvent::Put) seen.push_back(row.key);
+        if (event == RowEvent::Deleted) std::erase(seen, row.key);
+    });
+    for (int i = 0; i < 3000; ++i) {
+        cluster.node(greedy).put("g" + std::to_string(i), std::string(100, 'x'), [](const Result<void>&) {});
+        if (i % 100 == 0) cluster.run(50ms);
+    }
+    for (int i = 0; i < 200; ++i) cluster.node(greedy).put("d" + std::to_string(i), "", [](const Result<void>&) {});
+    for (int i = 0; i < 200; ++i) cluster.node(greedy).erase("d" + std::to_string(i), [](const Result<void>&) {});
+    cluster.run(2min);
+    for (const size_t host : {size_t{0}, size_t{1}}) {
+        const Table::Usage used = cluster.node(host).table().usage(cluster.id(greedy));
+        EXPECT_LE(used.rows, 100U);
+        EXPECT_GT(used.rows, 50U);
+        EXPECT_LE(used.bytes, 20'000U);
+        EXPECT_LE(used.tombstones, 50U);
+        EXPECT_GT(cluster.node(host).counters().rowsBeyondQuota, 100U);
+        EXPECT_THAT(cluster.node(host).beyondQuota(), testing::ElementsAre(cluster.id(greedy)));
+        EXPECT_EQ(cluster.node(host).table().usage(cluster.id(0)).rows, 100U);
+    }
+    EXPECT_EQ(seen.size(), cluster.node(1).table().list("g").size()) << "watchers are told what was dropped";
+    EXPECT_EQ(cluster.node(0).digest(), cluster.node(1).digest()) << "both keep the same";
+}
+
+TEST_F(Clusters, MadeUpMembersAreBounded) {
+    Config config = joined();
+    config.maxMembers = 60;
+    config.newcomersAMinute = 200;
+    Cluster cluster(1, config);
+    up(cluster, 3);
+    cluster.run(65s);
+    uint64_t counter = uint64_t{1} << 40;
+    const auto invent = [&](uint64_t first, uint64_t count, size_t addresses) {
+        for (uint64_t i = first; i < first + count; ++i) {
+            const FastSigner signer(1000 + i);
+            MemberRecord record;
+            record.publicKey = signer.publicKey();
+            record.name = "made up";
+            record.address = hostAddress(500 + i % addresses);
+            record.incarnation = uint64_t{1} << 32 | kWire2Bit;
+            record.signature = signer.sign(signedBytes(record, "weft"));
+            Writer plain, context;
+            plain.id(cluster.id(2));
+            plain.u32(1);
+            plain.u64(++counter);
+            plain.u32(1);
+            plain.bytes(encode(record));
+            context.text8("weft packet");
+            context.text8("weft");
+            context.id(cluster.id(0));
+            Bytes box;
+            cluster.keyring(0).seal(kv::Wire::Two, cluster.random(), context.view(), plain.view(), box);
+            cluster.inject(0, hostAddress(2), box);
+        }
+        cluster.run(0s);
+    };
+    invent(0, 100, 1);
+    EXPECT_EQ(cluster.node(0).members().size(), 3U + 16) << "one address";
+    invent(100, 1000, 1000);
+    EXPECT_LE(cluster.node(0).members().size(), 60U);
+    EXPECT_EQ(cluster.node(0).counters().membersRefused, 1100U - 200);
+    EXPECT_EQ(cluster.node(0).membersExcess().teller, hostAddress(2).ip);
+    // The real ones stay, a real newcomer finds room, and a restart remembers none that never spoke.
+    EXPECT_EQ(stateAt(cluster, 0, 1), MemberState::Alive);
+    const size_t late = cluster.add();
+    cluster.start(late);
+    EXPECT_TRUE(cluster.runUntil([&] { return cluster.node(0).member(cluster.id(late)).has_value(); }, 5s));
+    cluster.run(3s);
+    cluster.config().seeds.clear();
+    cluster.crash(0);
+    cluster.part({0, 1, 1, 1});
+    cluster.start(0);
+    EXPECT_LE(cluster.node(0).members().size(), 4U);
+}
+
+TEST_F(Clusters, ManyForgedSourcesDoNotBlindTheKeyCheck) {
+    Cluster cluster(1, joined());
+    up(cluster, 1);
+    for (size_t i = 0; i < 2000; ++i) cluster.node(0).onPacket(hostAddress(1000 + i), Bytes(100, 1));
+    cluster.node(0).onPacket(hostAddress(9), Bytes(100, 1));
+    EXPECT_EQ(cluster.node(0).unopenedFrom(hostAddress(9).ip), cluster.now());
+}
+
+TEST_F(Clusters, AClockThatIsOffIsSeenAgainstTheMedian) {
+    Cluster cluster(1, joined());
+    for (int i = 0; i < 4; ++i) cluster.add();
+    cluster.setClock(2, -std::chrono::hours(24 * 365 * 40));
+    cluster.setClock(3, std::chrono::hours(24 * 365 * 80));
+    for (size_t i = 0; i < 4; ++i) cluster.start(i);
+    cluster.run(20s);
+    for (size_t i = 0; i < 4; ++i) {
+        const auto off = cluster.node(i).medianClock() - cluster.clock().wall();
+        EXPECT_LE(std::chrono::abs(off), 2s) << i;
+        EXPECT_EQ(cluster.node(i).clocks().size(), 4U);
+    }
+}
+
+// --- part 8: from wire 1 to wire 2, host by host ---
+
+class Upgrades : public Clusters {
+protected:
+    static void restart(Cluster& cluster, size_t host, WirePolicy wire) {
+        if (cluster.up(host)) cluster.crash(host);
+        cluster.run(700ms);
+        cluster.config().wire = wire;
+        cluster.start(host);
+    }
+    // Rows of every host reach every other in a moment, and nobody is suspected.
+    static void works(Cluster& cluster, const std::string& when) {
+        ASSERT_TRUE(cluster.runUntil([&] { return cluster.converged(); }, 10s)) << when;
+        for (size_t host = 0; host < cluster.size(); ++host) {
+            if (cluster.up(host)) put(cluster, host, "row", when);
+        }
+        cluster.run(1s);
+        for (size_t owner = 0; owner < cluster.size(); ++owner) {
+            for (size_t reader = 0; reader < cluster.size(); ++reader) {
+                if (!cluster.up(owner) || !cluster.up(reader)) continue;
+                EXPECT_EQ(valueAt(cluster, reader, owner, "row"), when) << reader << " of " << owner;
+            }
+        }
+    }
+};
+
+TEST_F(Upgrades, HostByHostNothingBreaks) {
+    for (uint64_t seed = 1; seed <= 5; ++seed) {
+        Config config = joined();
+        config.wire = WirePolicy::One;
+        Cluster cluster(seed, config);
+        cluster.wire.loss = 0.01;
+        up(cluster, 5);
+        cluster.run(20s);
+        std::vector<std::string> died;
+        const auto listen = [&](size_t reader) {
+            cluster.node(reader).onMember([&died, reader](const Member& member) {
+                if (member.gone()) died.push_back(member.record.name + " at " + std::to_string(reader));
+            });
+        };
+        for (size_t host = 0; host < 5; ++host) listen(host);
+        for (size_t host = 0; host < 5; ++host) {
+            const std::string when = "seed " + std::to_string(seed) + " host " + std::to_string(host);
+            restart(cluster, host, WirePolicy::Either);
+            listen(host);
+            works(cluster, when);
+            cluster.run(40s);
+            for (size_t one = 0; one <= host; ++one) {
+                EXPECT_EQ(cluster.node(one).speakersOfWire1().size(), 4 - host) << when;
+                EXPECT_LE(cluster.node(one).counters().oldWire, 5U) << when;  // who remembers it as old
+            }
+        }
+        EXPECT_THAT(died, testing::IsEmpty());
+        EXPECT_TRUE(cluster.node(0).allNew());
+        works(cluster, "all new");
+    }
+}
+
+TEST_F(Upgrades, OldAndNewHostsJoinAMixedCluster) {
+    Config config = joined();
+    config.wire = WirePolicy::One;
+    Cluster cluster(1, config);
+    up(cluster, 2);
+    cluster.config().wire = WirePolicy::Either;
+    cluster.start(cluster.add());  // new, through an old seed
+    works(cluster, "a new one came");
+    cluster.config().seeds = {hostAddress(2)};
+    cluster.config().wire = WirePolicy::One;
+    cluster.start(cluster.add());  // old, through a new seed
+    works(cluster, "an old one came");
+    restart(cluster, 2, WirePolicy::One);  // and back
+    works(cluster, "one went back");
+}
+
+// The only seed lost its disk and is made anew: the old ones call it, it knows nobody.
+TEST_F(Upgrades, ALoneNewSeedIsFoundByOldHosts) {
+    Config config = joined();
+    config.wire = WirePolicy::One;
+    Cluster cluster(1, config);
+    cluster.add();
+    cluster.start(cluster.add());
+    cluster.start(cluster.add());
+    cluster.config().wire = WirePolicy::Either;
+    cluster.start(0);
+    works(cluster, "found");
+}
+
+TEST_F(Upgrades, TheOldWireIsRefusedOnceAllAreNewOrByStrict) {
+    for (const WirePolicy policy : {WirePolicy::Either, WirePolicy::Two}) {
+        Config config = joined();
+        config.wire = policy;
+        Cluster cluster(1, config);
+        up(cluster, 2);
+        cluster.config().wire = WirePolicy::One;
+        const size_t old = cluster.add();
+        cluster.start(old);
+        cluster.run(10s);
+        EXPECT_EQ(cluster.node(0).members().size(), 2U);
+        EXPECT_GT(cluster.node(0).counters().oldWire, 2U);
+        EXPECT_THAT(cluster.node(0).refusedForTheirWire(), testing::ElementsAre(hostAddress(old).ip));
+    }
+    // A strict host among old ones refuses them at once.
+    Config config = joined();
+    config.wire = WirePolicy::One;
+    Cluster cluster(1, config);
+    up(cluster, 2);
+    cluster.run(2s);
+    restart(cluster, 1, WirePolicy::Two);
+    cluster.run(60s);
+    EXPECT_NE(stateAt(cluster, 1, 0), MemberState::Alive);
+}
+
+// What was recorded of a host's old packets opens nothing once that host is new, though others are still old.
+TEST_F(Upgrades, RecordedOldPacketsOfANewHostAreRefused) {
+    Config config = joined();
+    config.wire = WirePolicy::One;
+    Cluster cluster(1, config);
+    std::vector<Bytes> recorded;
+    cluster.tap = [&](size_t from, const Address& to, BytesView bytes) {
+        if (from == 1 && to == hostAddress(0)) recorded.emplace_back(bytes.begin(), bytes.end());
+    };
+    up(cluster, 3);
+    cluster.run(20s);
+    cluster.tap = nullptr;
+    restart(cluster, 1, WirePolicy::Either);
+    restart(cluster, 0, WirePolicy::Either);
+    works(cluster, "two are new");
+    const Counters before = cluster.node(0).counters();
+    for (const Bytes& packet : recorded) cluster.inject(0, hostAddress(77), packet);
+    cluster.run(0s);
+    EXPECT_FALSE(cluster.node(0).allNew());
+    EXPECT_EQ(cluster.node(0).counters().outdated - before.outdated, recorded.size());
+    EXPECT_EQ(cluster.node(0).counters().rowsApplied, before.rowsApplied);
 }
 
 }  // namespace

@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
+#include "base/printable.h"
 #include "kv/awareness.h"
 #include "kv/broadcast_queue.h"
 #include "kv/context.h"
@@ -101,6 +104,8 @@ TEST(Messages, SurviveTheWireAndEveryCutIsMalformed) {
         DeadNotice{NodeId{{1}}, 2, NodeId{{3}}},
         Row{.owner = NodeId{{1}}, .key = "k", .version = 2, .value = "v"},
         Row{.owner = NodeId{{1}}, .key = "k", .version = 2, .deleted = true, .ageSeconds = 9},
+        ClockNotice{1'700'000'000},
+        Introduce{},
     };
     for (const Message& message : all) {
         const Bytes bytes = encode(message);
@@ -119,6 +124,30 @@ TEST(Messages, SurviveTheWireAndEveryCutIsMalformed) {
         Reader in(longer);
         EXPECT_EQ(decodeNext(in, read), Decoded::Malformed);
     }
+}
+
+// D3: names go into logs, listings and prompts of others.
+TEST(Messages, ANameThatIsUnfitToPrintIsRefusedOrHiddenIfOld) {
+    for (const std::string bad :
+         {"a\nb", "a\x1b[2J", "\x7f", "\xc2\x9b", "\xe2\x80\xae", "\xe2\x81\xa6", "\xff", "a\xc3"}) {
+        MemberRecord record{.name = bad, .address = {*IpAddress::parse("192.0.2.1"), 7950}, .incarnation = kWire2Bit};
+        const auto decode = [](const Bytes& bytes, Message& read) {
+            Reader in(bytes);
+            return decodeNext(in, read);
+        };
+        Message read;
+        EXPECT_EQ(decode(encode(record), read), Decoded::Malformed) << bad;
+        record.incarnation = 7;
+        const Bytes old = encode(record);
+        ASSERT_EQ(decode(old, read), Decoded::Ok);
+        const auto& shown = std::get<MemberRecord>(read);
+        EXPECT_EQ(shown.name, NodeId::of(record.publicKey).brief());
+        EXPECT_EQ(encode(shown), old) << "passed on as it was signed";
+        EXPECT_EQ(signedBytes(shown, "weft"), signedBytes(record, "weft"));
+    }
+    EXPECT_TRUE(
+        isPrintable("host-1.example b\xc3\xbc"
+                    "cher \xe6\x97\xa5"));
 }
 
 TEST(Messages, LargestRowFitsTheSmallestIpv6Packet) {
@@ -141,7 +170,7 @@ TEST(Keys, EveryFlippedBitIsNoticed) {
     Keyring ring;
     ASSERT_TRUE(ring.add(Key{{1}}));
     Bytes box, plain;
-    ring.seal(random, asBytes("context"), asBytes("hello"), box);
+    ring.seal(Wire::Two, random, asBytes("context"), asBytes("hello"), box);
     ASSERT_EQ(ring.open(box, asBytes("context"), plain), Keyring::Opened::Ok);
     EXPECT_EQ(std::string(plain.begin(), plain.end()), "hello");
     EXPECT_EQ(ring.open(box, asBytes("other"), plain), Keyring::Opened::Forged);
@@ -172,36 +201,93 @@ TEST(Ed25519, SignsForItsOwnKeyOnly) {
     EXPECT_FALSE(b.verify(a.publicKey(), asBytes("wor"), signature));
 }
 
-TEST(SecureStream, RecordedStreamPlayedBackFailsAtItsFirstFrame) {
-    SeededRandom random(1);
-    Keyring ring;
-    ASSERT_TRUE(ring.add(Key{{1}}));
-    Bytes toServer, toClient;
-    const auto into = [](Bytes& bytes) {
+class Streams : public testing::TestWithParam<Wire> {
+protected:
+    void SetUp() override { ASSERT_TRUE(ring.add(Key{{1}})); }
+    static SecureStream::Send into(Bytes& bytes) {
         return [&bytes](BytesView view) { bytes.insert(bytes.end(), view.begin(), view.end()); };
-    };
-    auto client = SecureStream::initiate(ring, random, "weft", NodeId{{1}}, StreamPurpose::Sync, into(toServer));
-    auto server = SecureStream::accept(ring, random, "weft", NodeId{{2}}, into(toClient));
+    }
+    SecureStream connect(Wire wire, const NodeId& receiver, Bytes& sent) {
+        return SecureStream::initiate(ring, random, "weft", {NodeId{{1}}, 5}, StreamPurpose::Sync, wire, receiver,
+                                      into(sent));
+    }
+    SecureStream accept(const NodeId& self, Bytes& sent, bool wire1 = true) {
+        const auto isNew = [this](const SecureStream::Nonce& nonce) { return nonces.insert(nonce).second; };
+        return SecureStream::accept(ring, random, "weft", {self, 6}, {.wire1 = wire1, .wire2 = true, .isNew = isNew},
+                                    into(sent));
+    }
+    SeededRandom random{1};
+    Keyring ring;
+    std::set<SecureStream::Nonce> nonces;
     int frames = 0;
-    const auto count = [&](BytesView) { return ++frames, true; };
+    std::function<bool(BytesView)> count = [this](BytesView) { return ++frames, true; };
+};
+INSTANTIATE_TEST_SUITE_P(Wires, Streams, testing::Values(Wire::One, Wire::Two));
+
+// C1: the hello alone proves nothing.
+TEST_P(Streams, OnlyTheFirstFrameProvesWhoConnected) {
+    Bytes toServer, toClient;
+    auto client = connect(GetParam(), NodeId{{2}}, toServer);
+    auto server = accept(NodeId{{2}}, toClient);
     for (const uint8_t byte : toServer) ASSERT_TRUE(server.receive({&byte, 1}, count));  // however it is cut
+    EXPECT_TRUE(server.established());
+    EXPECT_FALSE(server.proven());
     ASSERT_TRUE(client.receive(toClient, count));
+    EXPECT_TRUE(client.proven());
     EXPECT_EQ(server.peer(), NodeId{{1}});
     EXPECT_EQ(client.peer(), NodeId{{2}});
+    if (GetParam() == Wire::Two) {
+        EXPECT_EQ(client.peerEpoch(), 6U);
+        EXPECT_EQ(server.peerEpoch(), 5U);
+    }
     const size_t hello = toServer.size();
     client.send(asBytes("one"));
     client.send(Bytes(SecureStream::kMaxFrameBytes));
     ASSERT_TRUE(server.receive(BytesView(toServer).subspan(hello), count));
+    EXPECT_TRUE(server.proven());
     EXPECT_EQ(frames, 2);
 
+    // Played back: known by its nonce, or, once that is forgotten, by the first frame.
     Bytes answer;
-    auto victim = SecureStream::accept(ring, random, "weft", NodeId{{2}}, into(answer));
+    auto victim = accept(NodeId{{2}}, answer);
     EXPECT_FALSE(victim.receive(toServer, count));
+    EXPECT_EQ(victim.refusal(), SecureStream::Refusal::Replayed);
+    nonces.clear();
+    auto later = accept(NodeId{{2}}, answer);
+    EXPECT_FALSE(later.receive(toServer, count));
+    EXPECT_FALSE(later.proven());
     EXPECT_EQ(frames, 2);
     // An announced length beyond the limit is refused before anything is gathered.
-    auto other = SecureStream::accept(ring, random, "weft", NodeId{{2}}, into(answer));
+    auto other = accept(NodeId{{2}}, answer);
     const Bytes huge{0x7f, 0xff, 0xff, 0xff};
     EXPECT_FALSE(other.receive(huge, count));
+    EXPECT_EQ(other.refusal(), SecureStream::Refusal::Stranger);
+}
+
+TEST_F(Streams, AHelloIsForItsReceiverOnly) {
+    Bytes toServer, toClient;
+    connect(Wire::Two, NodeId{{2}}, toServer);
+    auto other = accept(NodeId{{3}}, toClient);
+    EXPECT_FALSE(other.receive(toServer, count));
+    EXPECT_EQ(other.refusal(), SecureStream::Refusal::Replayed);
+    EXPECT_TRUE(toClient.empty());
+    toServer.clear();
+    connect(Wire::Two, {}, toServer);  // a seed: whoever answers there
+    auto seed = accept(NodeId{{3}}, toClient);
+    EXPECT_TRUE(seed.receive(toServer, count));
+}
+
+TEST_F(Streams, TheOldWireIsToldFromNoiseWhenItIsRefused) {
+    Bytes toServer, toClient;
+    connect(Wire::One, NodeId{{2}}, toServer);
+    auto strict = accept(NodeId{{2}}, toClient, false);
+    EXPECT_FALSE(strict.receive(toServer, count));
+    EXPECT_EQ(strict.refusal(), SecureStream::Refusal::OldWire);
+    toServer.back() ^= 1;
+    auto again = accept(NodeId{{2}}, toClient, false);
+    EXPECT_FALSE(again.receive(toServer, count));
+    EXPECT_EQ(again.refusal(), SecureStream::Refusal::Stranger);
+    EXPECT_TRUE(toClient.empty());
 }
 
 TEST(ReplayWindow, TakesEachNumberOnce) {
@@ -277,19 +363,19 @@ TEST(Membership, HearsOfAnotherRunOfItsIdentity) {
     Membership original(here, 7, events);
     Membership clone(there, 7, events);
     ASSERT_NE(original.self().record.incarnation, clone.self().record.incarnation);
-    original.applyRecord(original.self().record);
-    clone.applyRecord(clone.self().record);
+    original.applyRecord(original.self().record, {});
+    clone.applyRecord(clone.self().record, {});
     EXPECT_EQ(outdated, 0U) << "its own word";
     const bool behind = original.self().record.incarnation < clone.self().record.incarnation;
     Membership& lower = behind ? original : clone;
     Membership& higher = behind ? clone : original;
-    higher.applyRecord(lower.self().record);
+    higher.applyRecord(lower.self().record, {});
     EXPECT_EQ(outdated, 0U) << "an older word";
     MemberRecord forged = higher.self().record;
     forged.address.port = 3;
-    lower.applyRecord(forged);
+    lower.applyRecord(forged, {});
     EXPECT_EQ(outdated, 0U) << "not signed";
-    lower.applyRecord(higher.self().record);
+    lower.applyRecord(higher.self().record, {});
     EXPECT_EQ(outdated, 7U);
 }
 

@@ -20,7 +20,7 @@ void upKnown(Cluster& cluster, size_t hosts) {
         record.publicKey = signer.publicKey();
         record.name = "host" + std::to_string(host);
         record.address = hostAddress(host);
-        record.incarnation = uint64_t{1} << 32;
+        record.incarnation = uint64_t{1} << 32 | kWire2Bit;
         record.signature = signer.sign(signedBytes(record, cluster.config().cluster));
         records.push_back(record);
     }

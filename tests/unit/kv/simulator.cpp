@@ -42,15 +42,28 @@ private:
     size_t host_;
 };
 
+class Cluster::HostClock final : public Clock {
+public:
+    explicit HostClock(const Clock& clock) : clock_(clock) {}
+    [[nodiscard]] Monotonic now() const override { return clock_.now(); }
+    [[nodiscard]] Wall wall() const override { return clock_.wall() + ahead; }
+    std::chrono::seconds ahead{0};
+
+private:
+    const Clock& clock_;
+};
+
 struct Cluster::Host {
     Host(Cluster& cluster, size_t number)
-        : address(hostAddress(number)),
+        : clock(cluster.clock_),
+          address(hostAddress(number)),
           signer(number),
           random(cluster.random_.next()),
           transport(cluster, number),
           storage(cluster, number) {
         static_cast<void>(keyring.add(cluster.key_));
     }
+    HostClock clock;
     Address address;
     FastSigner signer;
     SeededRandom random;
@@ -87,6 +100,10 @@ Config fastConfig() {
 
 Cluster::Cluster(uint64_t seed, Config config, Key key) : random_(seed), config_(std::move(config)), key_(key) {}
 Cluster::~Cluster() = default;
+
+void Cluster::setClock(size_t host, std::chrono::seconds ahead) {
+    hosts_[host]->clock.ahead = ahead;
+}
 
 void Cluster::rollBackDisk(size_t host, uint32_t epoch) {
     hosts_[host]->disk.epoch = epoch;
@@ -125,7 +142,7 @@ void Cluster::start(size_t number, std::vector<MemberRecord> known) {
     if (!known.empty()) persisted.members = std::move(known);
     ++host.life;
     host.nextTick = Time::max();
-    host.node = std::make_unique<Node>(std::move(config), std::move(persisted), host.keyring, host.signer, clock_,
+    host.node = std::make_unique<Node>(std::move(config), std::move(persisted), host.keyring, host.signer, host.clock,
                                        host.random, host.transport, host.storage);
     host.node->start();
     afterwards(number);
@@ -303,6 +320,10 @@ void Cluster::streamEvent(StreamId toEnd, Time time, std::function<void(Node&, S
 void Cluster::HostTransport::sendStream(StreamId stream, BytesView bytes) {
     const auto end = cluster_.ends_.find(stream);
     if (end == cluster_.ends_.end() || !end->second.open) return;
+    const auto peer = cluster_.ends_.find(end->second.peer);
+    if (cluster_.streamTap && peer != cluster_.ends_.end()) {
+        cluster_.streamTap(host_, cluster_.hosts_[peer->second.host]->address, bytes);
+    }
     cluster_.streamEvent(
         end->second.peer, cluster_.now() + cluster_.delay(),
         [data = Bytes(bytes.begin(), bytes.end())](Node& node, StreamId id) { node.onStreamData(id, data); });

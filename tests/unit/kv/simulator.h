@@ -71,6 +71,7 @@ public:
     void crash(size_t host);
     void stall(size_t host, Clock::Monotonic::duration time);  // receives, ticks and sends nothing meanwhile
     void part(std::vector<int> groupOfHost);  // hosts of different groups do not hear each other; empty heals
+    void setClock(size_t host, std::chrono::seconds ahead);  // the wall clock, against the others'
     void rollBackDisk(size_t host, uint32_t epoch);
 
     void run(Clock::Monotonic::duration time);
@@ -93,10 +94,12 @@ public:
 
     // Called with each packet sent, before the wire decides its fate.
     std::function<void(size_t from, const Address& to, BytesView)> tap;
+    std::function<void(size_t from, const Address& to, BytesView)> streamTap;  // the same of bytes on streams
     void inject(size_t to, const Address& from, Bytes packet);
 
 private:
     struct Host;
+    class HostClock;
     class HostTransport;
     class HostStorage;
     struct Disk {
