@@ -26,6 +26,7 @@
 #include "base/log.h"
 #include "base/printable.h"
 #include "kv/database_storage.h"
+#include "kv/keyring_row.h"
 #include "kv/socket_address.h"
 #include "kv/socket_transport.h"
 #include "kv/wire.h"
@@ -42,11 +43,8 @@ constexpr auto kResolveEvery = 30s;
 constexpr auto kPatience = 5s;
 constexpr const char* kKeyringIntent = "keyring-intent";  // the same, of a change that is being written to the file
 constexpr auto kPublishEvery = 1s;
-// A generation of keys this far beyond the members' clocks is not believed.
-constexpr uint64_t kGenerationSlack = uint64_t{24} * 3600 * 1000;
-constexpr uint64_t kLastGeneration = uint64_t{1} << 62;  // nor is one beyond this, whoever has it
-constexpr auto kClockSlack = 300s;                       // told when a clock is off by more
-constexpr size_t kMemberLines = 100;                     // in the log, each kMemberLinesFor; the rest is counted
+constexpr auto kClockSlack = 300s;    // told when a clock is off by more
+constexpr size_t kMemberLines = 100;  // in the log, each kMemberLinesFor; the rest is counted
 constexpr auto kMemberLinesFor = 60s;
 constexpr size_t kMaxHolders = 8192;           // names remembered, beside those of members
 constexpr size_t kSmallestPacket = 1280 - 48;  // the smallest MTU of IPv6, RFC 8200
@@ -184,48 +182,6 @@ Result<Ed25519Signer::Seed> loadIdentity(const std::string& path) {
     }
     return seed->bytes;
 }
-
-// What row weft/keyring says.
-struct KeyringRow {
-    uint64_t generation = 0;
-    std::vector<Key> keys;  // the primary first
-
-    // Which of two rings is the cluster's: the later one, and of equally late ones the same everywhere.
-    [[nodiscard]] bool supersedes(const KeyringRow& other) const {
-        if (generation != other.generation) return generation > other.generation;
-        return generation != 0 && text() > other.text();
-    }
-    [[nodiscard]] std::string text() const {
-        std::string all;
-        for (const Key& key : keys) all += key.base64() + "\n";
-        return all;
-    }
-    // As a setting: which generation the file's text belongs to.
-    [[nodiscard]] std::string setting() const { return std::to_string(generation) + " " + text(); }
-    [[nodiscard]] bool has(KeyId id) const {
-        return std::any_of(keys.begin(), keys.end(), [id](const Key& key) { return key.id() == id; });
-    }
-
-    [[nodiscard]] std::string encode() const {
-        Writer out;
-        out.u8(1);
-        out.u64(generation);
-        out.u8(static_cast<uint8_t>(keys.size()));
-        for (const Key& key : keys) out.bytes(key.bytes);
-        return {out.view().begin(), out.view().end()};
-    }
-    static std::optional<KeyringRow> decode(const std::string& value) {
-        Reader in(asBytes(value));
-        KeyringRow row;
-        if (in.u8() != 1) return {};
-        row.generation = in.u64();
-        const size_t count = in.u8();
-        if (count == 0 || count > Keyring::kMaxKeys) return {};
-        for (size_t i = 0; i < count; ++i) row.keys.push_back(Key{in.array<32>()});
-        if (!in.done()) return {};
-        return row;
-    }
-};
 
 Result<Keyring> ringOf(const std::vector<Key>& keys) {
     Keyring ring;
@@ -755,19 +711,12 @@ uint64_t SocketService::clockGeneration(const Node& node) const {
         std::max<int64_t>(0, std::chrono::duration_cast<std::chrono::milliseconds>(since.time_since_epoch()).count()));
 }
 
-// A generation grows by the clock, or in steps from the last. One member's word for a far one would end all rotation;
-// but what most of the others have is the cluster's, whatever the clocks here say.
 bool SocketService::isBelievable(Node& node, const KeyringRow& row) const {
-    if (row.generation <= std::max(ring_.generation, clockGeneration(node)) + kGenerationSlack) return true;
-    if (row.generation > kLastGeneration) return false;
-    size_t others = 0, same = 0;
+    std::vector<std::optional<KeyringRow>> others;
     for (const Member& member : node.members()) {
-        if (member.gone() || member.id == id_) continue;
-        ++others;
-        const auto theirs = keyringOf(node, member.id);
-        same += theirs && theirs->generation == row.generation && theirs->keys == row.keys ? 1 : 0;
+        if (!member.gone() && member.id != id_) others.push_back(keyringOf(node, member.id));
     }
-    return 2 * same > others;
+    return kv::isBelievable(row, ring_.generation, clockGeneration(node), others);
 }
 
 void SocketService::onKeyringRow(const Row& row) {
@@ -802,7 +751,7 @@ void SocketService::reviewKeyring(Node& node) {
     }
     // Ours, made when this host's clock was ahead: nobody would take it, nor we anybody's.
     const uint64_t clock = clockGeneration(node);
-    const bool ahead = ring_.generation > clock + kGenerationSlack && othersHighest < ring_.generation;
+    const bool ahead = ring_.generation > clock + KeyringRow::kSlack && othersHighest < ring_.generation;
     if (!latest && ahead && node.clocks().size() > 2) {
         latest = {ring_, *node.member(id_)};
         latest->first.generation = std::max(clock, othersHighest + 1);

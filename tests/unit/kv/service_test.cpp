@@ -1,5 +1,6 @@
 // kv::Service over real sockets on loopback, real files and a real database.
 #include "kv/service.h"
+#include "kv/keyring_row.h"
 
 #include <arpa/inet.h>
 #include <gmock/gmock.h>
@@ -312,9 +313,49 @@ TEST_F(ServiceTest, KeysRotateWithoutAGap) {
     // A host that was away during a change takes it over when it is back, if its old key still opens something.
     const Key third = Key::generate();
     three.stop();
-    ASSERT_TRUE(one.service->addKey(third));
+    const auto added = one.service->addKey(third);
+    ASSERT_FALSE(added) << "not everybody has it";
+    EXPECT_EQ(added.error().code, ErrorCode::Busy);
+    EXPECT_THAT(added.error().message, HasSubstr("not yet taken over by three"));
+    EXPECT_EQ(two.service->keys()->size(), 2U);
     ASSERT_TRUE(three.start());
     ASSERT_TRUE(everybody(2, fresh.id()));
+}
+
+// C3
+TEST_F(ServiceTest, OneMembersFarGenerationDoesNotEndRotation) {
+    Host& one = started("one", key_);
+    Host& two = started("two", key_);
+    Host& evil = started("evil", key_);
+    ASSERT_TRUE(eventually([this] { return allKnowAll(); }));
+    const KeyringRow far{.generation = UINT64_MAX, .keys = {Key::generate()}};
+    ASSERT_TRUE(put(*evil.service, std::string(kKeyringRow), far.encode()));
+    ASSERT_TRUE(eventually([&] { return sees(one, std::string(kKeyringRow), far.encode()); }));
+    ASSERT_TRUE(eventually([&] { return sees(two, std::string(kKeyringRow), far.encode()); }));
+    const Key fresh = Key::generate();
+    const auto added = one.service->addKey(fresh);
+    EXPECT_TRUE(added) << added.error().message;
+    for (Host* host : {&one, &two}) {
+        EXPECT_EQ(host->service->keys()->size(), 2U);
+        EXPECT_THAT(readKey(*host), HasSubstr(fresh.base64()));
+    }
+}
+
+TEST(KeyringRow, AFarGenerationIsBelievedWhenMostOthersHaveIt) {
+    const KeyringRow now{.generation = 1'800'000'000'000, .keys = {Key{{1}}}};
+    const uint64_t clock = now.generation;
+    const std::optional<KeyringRow> old = KeyringRow{.generation = 5, .keys = {Key{{2}}}};
+    EXPECT_TRUE(isBelievable(now, 0, clock, {old, old}));
+    EXPECT_TRUE(isBelievable(now, now.generation - 1, 0, {old, old})) << "a step from the last, whatever the clock";
+    EXPECT_FALSE(isBelievable(now, 5, 0, {now, old, {}})) << "here it is 1970, one says so";
+    EXPECT_TRUE(isBelievable(now, 5, 0, {now, now, old})) << "here it is 1970, most say so";
+    KeyringRow far = now;
+    far.generation = UINT64_MAX;
+    EXPECT_FALSE(isBelievable(far, clock, clock, {far, far, far}));
+    far.generation = KeyringRow::kLast;
+    EXPECT_TRUE(isBelievable(far, clock, clock, {far, far, old}));
+    far.generation = KeyringRow::kLast + 1;
+    EXPECT_TRUE(isBelievable(far, KeyringRow::kLast, clock, {old})) << "rotation goes on from there";
 }
 
 TEST_F(ServiceTest, AHostWithAnOldFileDoesNotUndoARotation) {
