@@ -112,14 +112,8 @@ std::set<std::string> containersIn(std::string& text, const Matters& matters) {
     return found;
 }
 
-EngineNames::EngineNames(std::string socketPath, kv::Runner& runner, kv::NodeId self, const OverlayNames& names,
-                         OverlayOf overlayOf)
-    : engine_(std::move(socketPath)),
-      runner_(runner),
-      self_(self),
-      names_(names),
-      overlayOf_(std::move(overlayOf)),
-      thread_([this] { work(); }) {}
+EngineNames::EngineNames(std::string socketPath, kv::Runner& runner, OverlayOf overlayOf)
+    : engine_(std::move(socketPath)), rows_(runner), overlayOf_(std::move(overlayOf)), thread_([this] { work(); }) {}
 
 EngineNames::~EngineNames() {
     {
@@ -198,14 +192,9 @@ Result<void> EngineNames::lookAtAll() {
         if (!there.contains(container)) gone.push_back(container);
     }
     for (const std::string& container : gone) say(container, {});
-    // What an earlier process said.
-    std::set<std::string> wanted;
-    for (const auto& [container, rows] : said_) {
-        for (const auto& [key, value] : rows) wanted.insert(key);
-    }
-    for (const auto& [key, value] : names_.rowsOf(self_)) {
-        if (!wanted.contains(key)) erase(key);
-    }
+    std::map<std::string, std::string> all;
+    for (const auto& [container, rows] : said_) all.insert(rows.begin(), rows.end());
+    rows_.replace(std::string(kNamesPrefix), all);
     return {};
 }
 
@@ -223,12 +212,9 @@ void EngineNames::say(const std::string& container, const std::vector<NamedEndpo
     }
     std::map<std::string, std::string>& said = said_[container];
     for (const auto& [key, value] : said) {
-        if (!rows.contains(key)) erase(key);
+        if (!rows.contains(key)) rows_.erase(key);
     }
-    for (const auto& [key, value] : rows) {
-        const auto known = said.find(key);
-        if (known == said.end() || known->second != value) put(key, value);
-    }
+    for (const auto& [key, value] : rows) rows_.put(key, value);
     said = std::move(rows);
     if (said.empty()) said_.erase(container);
 
@@ -240,22 +226,6 @@ void EngineNames::say(const std::string& container, const std::vector<NamedEndpo
         for (const IpAddress& address : endpoint.addresses) byAddress_[{endpoint.network, address}] = container;
     }
     containers_.emplace(container, endpoints);
-}
-
-void EngineNames::put(const std::string& key, const std::string& value) {
-    runner_.post([key, value](kv::Node& node) {
-        node.put(key, value, [key](const Result<void>& result) {
-            if (!result) logWarn("msg=\"row not written\" key={} error={}", key, logValue(result.error().message));
-        });
-    });
-}
-
-void EngineNames::erase(const std::string& key) {
-    runner_.post([key](kv::Node& node) {
-        node.erase(key, [key](const Result<void>& result) {
-            if (!result) logWarn("msg=\"row not erased\" key={} error={}", key, logValue(result.error().message));
-        });
-    });
 }
 
 std::vector<std::string> EngineNames::networksOf(const std::string& network, const IpAddress& address) const {

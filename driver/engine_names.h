@@ -23,7 +23,7 @@
 #include "base/ip.h"
 #include "driver/engine_client.h"
 #include "drivers/overlay/overlay_names.h"
-#include "kv/runner.h"
+#include "kv/own_rows.h"
 
 namespace weft::driver {
 
@@ -52,8 +52,7 @@ std::set<std::string> containersIn(std::string& text, const Matters& matters);
 class EngineNames {
 public:
     // All must outlive it.
-    EngineNames(std::string socketPath, kv::Runner& runner, kv::NodeId self, const OverlayNames& names,
-                OverlayOf overlayOf);
+    EngineNames(std::string socketPath, kv::Runner& runner, OverlayOf overlayOf);
     ~EngineNames();
 
     // The overlay networks of the container that has this address on that one; at least that one. Any thread.
@@ -67,14 +66,10 @@ private:
     Result<void> lookAtAll();
     Result<void> look(const std::string& container);
     void say(const std::string& container, const std::vector<NamedEndpoint>& endpoints);
-    void put(const std::string& key, const std::string& value);
-    void erase(const std::string& key);
     void setTrouble(const std::string& trouble);
 
     EngineClient engine_;
-    kv::Runner& runner_;
-    const kv::NodeId self_;
-    const OverlayNames& names_;
+    kv::OwnRows rows_;
     OverlayOf overlayOf_;
 
     // Of the thread.

@@ -136,9 +136,8 @@ Result<std::unique_ptr<NameService>> NameService::start(NameConfig config, kv::S
         node.onMember([names](const kv::Member& member) { names->onMember(member); });
     }));
     service->watches_ = *watches;
-    service->engine_ =
-        std::make_unique<EngineNames>(service->config_.dockerSocket, gossip, gossip.id(), *service->names_,
-                                      [&overlay](const NetworkId& id) { return overlay.overlayName(id); });
+    service->engine_ = std::make_unique<EngineNames>(
+        service->config_.dockerSocket, gossip, [&overlay](const NetworkId& id) { return overlay.overlayName(id); });
     DnsHooks hooks;
     hooks.decide = [made = service.get()](const DnsAsker& asker, std::span<const uint8_t> query) {
         return made->decide(asker, query);

@@ -1092,6 +1092,9 @@ void Node::onMember(MemberCallback callback) {
 void Node::setSeeds(std::vector<Address> seeds) {
     impl_->setSeeds(std::move(seeds));
 }
+void Node::after(Clock::Monotonic::duration delay, std::function<void()> run) {
+    impl_->context().timers.after(delay, std::move(run));
+}
 Clock::Monotonic Node::now() const {
     return impl_->context().clock.now();
 }

@@ -80,6 +80,8 @@ public:
     // Replaces the seeds (a DNS name that resolves anew).
     void setSeeds(std::vector<Address> seeds);
 
+    // Calls back once, from tick(), unless the node is destroyed before.
+    void after(Clock::Monotonic::duration delay, std::function<void()> run);
     [[nodiscard]] Clock::Monotonic now() const;  // what Member::since and heard count in
     [[nodiscard]] const Counters& counters() const;
     // When a packet or stream last came from there that did not open: of another key or cluster. Kept for a limited

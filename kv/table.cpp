@@ -66,6 +66,16 @@ std::vector<Row> Table::list(const std::string& prefix) const {
     return found;
 }
 
+std::vector<Row> Table::list(const NodeId& owner, const std::string& prefix) const {
+    std::vector<Row> found;
+    const auto rows = owners_.find(owner);
+    if (rows == owners_.end()) return found;
+    for (const auto& [at, entry] : rows->second.rows) {
+        if (!entry.row.deleted && entry.row.key.starts_with(prefix)) found.push_back(entry.row);
+    }
+    return found;
+}
+
 size_t Table::size() const {
     size_t count = 0;
     for (const auto& [id, owner] : owners_) count += owner.rows.size();

@@ -64,7 +64,8 @@ public:
     [[nodiscard]] const Row* find(const NodeId& owner, const std::string& key) const;  // visible or not, or tombstone
     [[nodiscard]] std::optional<Row> get(const NodeId& owner, const std::string& key) const;  // visible only
     [[nodiscard]] std::vector<Row> list(const std::string& prefix) const;  // visible only, by key then owner
-    [[nodiscard]] size_t size() const;                                     // every row and tombstone held
+    [[nodiscard]] std::vector<Row> list(const NodeId& owner, const std::string& prefix) const;  // visible or not
+    [[nodiscard]] size_t size() const;  // every row and tombstone held
 
     [[nodiscard]] Usage usage(const NodeId& owner) const;
     static size_t bytesOf(const Row& row) { return row.key.size() + row.value.size() + row.signature.size(); }

@@ -123,7 +123,6 @@ void OverlayNames::apply(kv::RowEvent event, const kv::Row& row) {
     const bool there = event == kv::RowEvent::Put;
     if (nameOf) {
         entry.names.reset();
-        entry.value = there ? row.value : std::string();
         if (there) {
             if (auto names = decodeNames(row.value)) {
                 entry.names = *std::move(names);
@@ -140,7 +139,7 @@ void OverlayNames::apply(kv::RowEvent event, const kv::Row& row) {
         }
     }
     index(network, owned, entry);
-    if (!entry.endpoint && entry.value.empty()) network.entries.erase(owned);
+    if (!entry.endpoint && !entry.names) network.entries.erase(owned);
     if (network.entries.empty()) networks_.erase(key->network);
 }
 
@@ -185,18 +184,6 @@ std::optional<OverlayNames::Container> OverlayNames::at(const std::string& netwo
             return rank(one) < rank(other);
         });
     return describe(*later, found->second.entries.at(*later));
-}
-
-std::map<std::string, std::string> OverlayNames::rowsOf(const kv::NodeId& owner) const {
-    const std::lock_guard lock(mutex_);
-    std::map<std::string, std::string> rows;
-    for (const auto& [name, network] : networks_) {
-        for (auto entry = network.entries.lower_bound({owner, {}});
-             entry != network.entries.end() && entry->first.first == owner; ++entry) {
-            if (!entry->second.value.empty()) rows.emplace(nameKey(name, entry->first.second), entry->second.value);
-        }
-    }
-    return rows;
 }
 
 }  // namespace weft

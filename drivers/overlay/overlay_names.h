@@ -68,15 +68,12 @@ public:
     // `name` in lower case. In order of endpoint.
     [[nodiscard]] std::vector<Container> find(const std::string& network, std::string_view name) const;
     [[nodiscard]] std::optional<Container> at(const std::string& network, const IpAddress& address) const;
-    // Keys and values of the names' rows of one host.
-    [[nodiscard]] std::map<std::string, std::string> rowsOf(const kv::NodeId& owner) const;
 
 private:
     using Owned = std::pair<kv::NodeId, EndpointId>;
     struct Entry {
         std::optional<EndpointRow> endpoint;
         std::optional<NameRow> names;
-        std::string value;  // of the names' row
     };
     struct Network {
         std::map<Owned, Entry> entries;

@@ -76,8 +76,6 @@ TEST_F(OverlayNamesTest, ARenamedContainerLosesItsFormerName) {
     put(namesRow(kOne, "e1", {"shop"}));
     EXPECT_THAT(addresses("web"), IsEmpty());
     EXPECT_THAT(addresses("shop"), ElementsAre("10.32.0.2"));
-    EXPECT_THAT(names.rowsOf(kOne), SizeIs(1));
-    EXPECT_THAT(names.rowsOf(kTwo), IsEmpty());
 }
 
 TEST_F(OverlayNamesTest, TheLaterOfTwoHasTheAddress) {

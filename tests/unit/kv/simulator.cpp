@@ -340,6 +340,10 @@ void Cluster::HostTransport::closeStream(StreamId stream) {
 void Cluster::HostStorage::save(const Row& row, Done done) {
     Host& host = *cluster_.hosts_[host_];
     const auto write = [&cluster = cluster_, host = host_, row, done = std::move(done)] {
+        if (cluster.fullDisks.contains(host)) {
+            ++cluster.refusedRows;
+            return done(makeError(ErrorCode::Unavailable, "the disk is full"));
+        }
         auto& rows = cluster.hosts_[host]->disk.rows;
         if (row.deleted) {
             rows.erase(row.key);

@@ -61,6 +61,8 @@ public:
     ~Cluster();
 
     Wire wire;
+    std::set<size_t> fullDisks;  // of these hosts: every row is refused
+    size_t refusedRows = 0;
     Clock::Monotonic::duration syncDelay{0};  // how long a disk takes to make a write durable, at most
 
     // Adds a host; its seeds are those of the config given. Not started.
