@@ -387,6 +387,7 @@ Result<void> Daemon::makeOverlay(const DriverContext& context) {
     overlay.port = config_.vxlanPort;
     overlay.swarm = config_.swarm;
     overlay.clustered = !gossip_->alone();
+    overlay.ledger = [this] { return sharedIpam_->facts(); };
     WEFT_ASSIGN(overlay_, OverlayDriver::create(context, *bridge_, *gossip_, overlay, *sharedIpam_));
     return {};
 }

@@ -76,11 +76,9 @@ std::string listed(const std::vector<std::string>& names) {
 }  // namespace
 
 struct SharedNetworks::Known {
-    using Rows = std::map<kv::NodeId, NetworkRow>;
-
     kv::NodeId self;
     std::vector<kv::Member> members;
-    std::map<std::string, Rows> networks;
+    Rows networks;
 
     [[nodiscard]] NetworkRow* own(const std::string& name) {
         const auto rows = networks.find(name);
@@ -125,8 +123,19 @@ Result<std::unique_ptr<SharedNetworks>> SharedNetworks::start(SharedNetworksConf
     std::unique_ptr<SharedNetworks> made(new SharedNetworks(std::move(config), runner, clock));
     const auto watch = std::make_shared<kv::WatchId>();
     WEFT_TRY(runner.call([watch, wakeup = made->wakeup_](kv::Node& node) {
-        *watch = node.watch(std::string(kSharedNetworkPrefix), [wakeup](kv::RowEvent, const kv::Row&) {
+        *watch = node.watch(std::string(kSharedNetworkPrefix), [wakeup](kv::RowEvent event, const kv::Row& row) {
+            const std::string name = row.key.substr(kSharedNetworkPrefix.size());
+            const bool there = event == kv::RowEvent::Put;
+            auto parsed = there ? decodeNetworkRow(row.value) : makeError(ErrorCode::NotFound, "");
+            const bool sound = parsed && (!parsed->spec || parsed->spec->name == name);
+            if (there && !sound) logWarn("msg=\"ignore row\" key={} owner={}", logValue(row.key), row.owner.brief());
             const std::lock_guard lock(wakeup->mutex);
+            if (sound) {
+                wakeup->rows[name].insert_or_assign(row.owner, *std::move(parsed));
+            } else if (const auto known = wakeup->rows.find(name); known != wakeup->rows.end()) {
+                known->second.erase(row.owner);
+                if (known->second.empty()) wakeup->rows.erase(known);
+            }
             wakeup->changed = true;
             wakeup->cause.notify_one();
         });
@@ -209,14 +218,11 @@ Result<std::chrono::milliseconds> SharedNetworks::waitForEngine(const std::strin
 Result<SharedNetworks::Known> SharedNetworks::read() {
     // What runs on the store's thread owns what it touches: it may run after a timeout.
     const auto known = std::make_shared<Known>();
-    WEFT_TRY(runner_.call([known](kv::Node& node) {
+    WEFT_TRY(runner_.call([known, wakeup = wakeup_](kv::Node& node) {
         known->self = node.id();
         known->members = node.roster();
-        for (const kv::Row& row : node.table().list(std::string(kSharedNetworkPrefix))) {
-            if (auto parsed = decodeNetworkRow(row.value)) {
-                known->networks[row.key.substr(kSharedNetworkPrefix.size())][row.owner] = *std::move(parsed);
-            }
-        }
+        const std::lock_guard lock(wakeup->mutex);
+        known->networks = wakeup->rows;
     }));
     return std::move(*known);
 }

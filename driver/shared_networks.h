@@ -70,13 +70,15 @@ public:
     std::vector<std::string> warnings();
 
 private:
-    struct Known;   // what the store says
-    struct Engine;  // the engine's networks
+    using Rows = std::map<std::string, std::map<kv::NodeId, NetworkRow>>;  // by network and owner
+    struct Known;                                                          // what the store says
+    struct Engine;                                                         // the engine's networks
     struct Wakeup {
         std::mutex mutex;
         std::condition_variable cause;
         bool changed = true;
         bool stopping = false;
+        Rows rows;  // as the watch of the store tells: each is parsed once
     };
 
     SharedNetworks(SharedNetworksConfig config, kv::Runner& runner, const Clock& clock);

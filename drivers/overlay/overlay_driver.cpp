@@ -16,6 +16,7 @@ namespace {
 constexpr std::chrono::milliseconds kCreatePatience{3500};
 constexpr std::chrono::milliseconds kKeepPatience{1000};
 constexpr std::chrono::seconds kSettle{10};
+constexpr std::chrono::seconds kLookAtLedger{1};
 
 // VNIs that weft chooses; those below are left to users.
 constexpr uint32_t kFirstVni = 4096;
@@ -41,21 +42,6 @@ Result<void> readNotes(const std::string& notes, NetworkClaim& claim) {
     return makeError(ErrorCode::Corrupt, "notes of an overlay network: \"" + notes + "\"");
 }
 
-// "10.32.0.0/16 (gateway 10.32.0.1)"
-std::string subnetsOf(const NetworkClaim& claim) {
-    std::string text;
-    for (const IpPrefix& gateway : claim.gateways) {
-        text += (text.empty() ? "" : ", ") + gateway.network().str() + " (gateway " + gateway.address().str() + ")";
-    }
-    return text;
-}
-
-bool contains(const NetworkClaim& claim, const IpAddress& address) {
-    return std::any_of(claim.gateways.begin(), claim.gateways.end(), [&](const IpPrefix& gateway) {
-        return gateway.contains(address) && gateway.address() != address;
-    });
-}
-
 // The same on every host, so that hosts that do not hear each other choose alike.
 uint32_t vniFor(const std::string& name, uint32_t attempt) {
     uint64_t hash = 0;
@@ -64,6 +50,11 @@ uint32_t vniFor(const std::string& name, uint32_t attempt) {
         hash = hash << 8 | byte;
     }
     return kFirstVni + static_cast<uint32_t>(hash % kVnis);
+}
+
+// For the bridge.
+net::FdbEntry behindTunnel(net::LinkIndex tunnel, const MacAddress& mac) {
+    return {.link = tunnel, .mac = mac, .bridgePort = true, .sticky = true};
 }
 
 template <typename T>
@@ -76,7 +67,7 @@ std::vector<T> without(const std::set<T>& from, const std::set<T>& those) {
 }  // namespace
 
 OverlayDriver::OverlayDriver(DriverContext context, BridgeDriver& bridge, kv::Runner& runner, OverlayConfig config)
-    : context_(context), bridge_(bridge), runner_(runner), config_(config) {}
+    : context_(context), bridge_(bridge), runner_(runner), config_(std::move(config)), rows_(runner) {}
 
 Result<std::unique_ptr<OverlayDriver>> OverlayDriver::create(DriverContext context, BridgeDriver& bridge,
                                                              kv::Runner& runner, OverlayConfig config,
@@ -105,7 +96,6 @@ Result<std::unique_ptr<OverlayDriver>> OverlayDriver::create(DriverContext conte
     }));
     driver->self_ = started->self;
     driver->watch_ = started->watch;
-    driver->said_ = driver->view_->rowsOf(started->self);
     driver->adoptTunnels();
     driver->worker_ = std::thread([made = driver.get()] { made->work(); });
     if (driver->config_.clustered) driver->startProbe(started->epoch);
@@ -120,39 +110,59 @@ OverlayDriver::~OverlayDriver() {
 }
 
 void OverlayDriver::adoptTunnels() {
-    const std::lock_guard lock(programming_);
+    bool some = false;
     for (const NetworkPtr& record : context_.records.networks(kMode)) {
-        const auto link = context_.netlink.getLink(tunnelName(record->request.networkId));
+        const NetworkId& id = record->request.networkId;
+        {
+            const std::lock_guard lock(shownMutex_);
+            names_.emplace(nameOf(*record), id);
+        }
+        const auto link = context_.netlink.getLink(tunnelName(id));
         const auto bridge = context_.netlink.getLink(record->link);
         if (!link || !bridge) continue;
-        Tunnel& tunnel = tunnels_[record->request.networkId];
-        tunnel.link = link->index;
-        tunnel.bridge = bridge->index;
-        auto tables = dump(tunnel);
-        if (tables) {
-            tunnel.tables = *std::move(tables);
-        } else {
-            tunnel.link = 0;
-        }
+        const TunnelPtr tunnel = tunnelOf(id);
+        const std::lock_guard lock(tunnel->mutex);
+        tunnel->link = link->index;
+        tunnel->bridge = bridge->index;
+        tunnel->status.id = id;
+        static_cast<void>(readTables(*tunnel));
         // Before the bridge driver has containers' ports look into this table.
-        if (const auto network = read(record); network && tunnel.link != 0) shorten(*network, tunnel);
+        if (const auto network = read(record); network && tunnel->link != 0) shorten(*network, *tunnel);
+        show(*tunnel);
+        some = true;
     }
-    if (!tunnels_.empty()) settled_ = context_.clock.now() + kSettle;
+    if (some) settled_ = context_.clock.now() + kSettle;
     // The first sweep of the rules must not open what is closed now.
     if (const auto guarded = guard(); !guarded) logWarn("{}", guarded.error().message);
 }
 
+OverlayDriver::TunnelPtr OverlayDriver::tunnelOf(const NetworkId& networkId) {
+    const std::lock_guard lock(shownMutex_);
+    TunnelPtr& tunnel = tunnels_[networkId];
+    if (!tunnel) tunnel = std::make_shared<Tunnel>();
+    return tunnel;
+}
+
+void OverlayDriver::show(const Tunnel& tunnel) {
+    Shown shown{tunnel.status, tunnel.link, tunnel.bridge, {}, tunnel.agreement};
+    for (const auto& [remote, entries] : tunnel.remotes) shown.remotes.insert(remote);
+    const std::lock_guard lock(shownMutex_);
+    shown_[tunnel.status.id] = std::move(shown);
+}
+
 Result<void> OverlayDriver::guard() {
+    const std::lock_guard lock(guarding_);
     firewall::Tunnel wanted;
     if (config_.clustered) {
         wanted.port = config_.port;
         wanted.members = view_->addresses();
     }
-    for (const auto& [id, tunnel] : tunnels_) {
-        wanted.port = config_.port;
-        wanted.members.insert(tunnel.status.hosts.begin(), tunnel.status.hosts.end());
-        for (const net::FdbEntry& entry : tunnel.tables.fdb) {
-            if (entry.remote) wanted.members.insert(*entry.remote);
+    {
+        const std::lock_guard shown(shownMutex_);
+        for (const auto& [id, tunnel] : shown_) {
+            wanted.port = config_.port;
+            wanted.members.insert(tunnel.status.hosts.begin(), tunnel.status.hosts.end());
+            wanted.members.insert(tunnel.remotes.begin(), tunnel.remotes.end());
         }
     }
     wanted.members.erase(config_.vtep);  // what an earlier identity of this host had
@@ -166,15 +176,14 @@ void OverlayDriver::startProbe(uint32_t epoch) {
     TunnelProbe::Hooks hooks;
     hooks.open = [this]() -> Result<std::unique_ptr<ProbeLink>> {
         WEFT_ASSIGN(const uint32_t mtu, probeMtu());
-        const std::lock_guard lock(programming_);
+        const std::lock_guard lock(links_);
         return ProbeLink::open(context_.netlink, tunnelSettings(kProbeVni), mtu);
     };
     hooks.mtu = [this] { return probeMtu(); };
     hooks.offer = [this, epoch](uint32_t mtu) {
-        const std::lock_guard lock(programming_);
-        say(std::string(kProbeKey), encode(ProbeRow{epoch, mtu, config_.vtep}));
+        rows_.put(std::string(kProbeKey), encode(ProbeRow{epoch, mtu, config_.vtep}));
     };
-    hooks.turnOffloadOff = [this] { return turnOffloadOff(); };
+    hooks.setOffload = [this](bool on) { return setOffload(on); };
     probe_ = std::make_unique<TunnelProbe>(context_.clock, view_, std::move(hooks));
 }
 
@@ -185,13 +194,18 @@ Result<uint32_t> OverlayDriver::probeMtu() const {
     return largestMtu();
 }
 
-Result<void> OverlayDriver::turnOffloadOff() {
-    const std::lock_guard lock(programming_);
-    offload_ = false;
+Result<void> OverlayDriver::setOffload(bool on) {
+    offload_ = on;
+    std::vector<NetworkId> made;
+    {
+        const std::lock_guard lock(shownMutex_);
+        for (const auto& [id, tunnel] : shown_) {
+            if (tunnel.link != 0) made.push_back(id);
+        }
+    }
     Result<void> outcome;
-    for (const auto& [id, tunnel] : tunnels_) {
-        if (tunnel.link == 0) continue;
-        auto done = net::setChecksumOffload(context_.netlink.netns(), tunnelName(id), false);
+    for (const NetworkId& id : made) {
+        auto done = net::setChecksumOffload(context_.netlink.netns(), tunnelName(id), on);
         if (!done && outcome) outcome = std::move(done);
     }
     return outcome;
@@ -202,27 +216,31 @@ TunnelReport OverlayDriver::tunnels() const {
 }
 
 void OverlayDriver::work() {
-    bool settling = context_.clock.now() < settled_;
+    const Clock::Monotonic settled = settled_;
+    bool settling = context_.clock.now() < settled;
     for (;;) {
         std::optional<std::chrono::nanoseconds> patience;
-        if (settling) patience = settled_ - context_.clock.now();
-        auto names = view_->takeMarked(patience);
-        if (!names) return;
-        if (settling && context_.clock.now() >= settled_) {
+        if (settling) patience = settled - context_.clock.now();
+        if (config_.ledger) {
+            view_->setLedger(config_.ledger());
+            patience = std::min<std::chrono::nanoseconds>(patience.value_or(kLookAtLedger), kLookAtLedger);
+        }
+        auto marked = view_->takeMarked(patience);
+        if (!marked) return;
+        if (settling && context_.clock.now() >= settled) {
             // What no host has said again goes now.
             settling = false;
-            for (const NetworkPtr& record : context_.records.networks(kMode)) names->insert(nameOf(*record));
+            for (const NetworkPtr& record : context_.records.networks(kMode)) (*marked)[nameOf(*record)].all = true;
         }
-        {
-            // Hosts may have come or gone.
-            const std::lock_guard lock(programming_);
-            if (const auto guarded = guard(); !guarded) logWarn("{}", guarded.error().message);
-        }
-        for (const std::string& name : *names) {
+        // Hosts may have come or gone.
+        if (const auto guarded = guard(); !guarded) logWarn("{}", guarded.error().message);
+        for (auto& [name, changes] : *marked) {
             const NetworkPtr record = find(name);
             if (!record) continue;
-            const std::lock_guard lock(programming_);
-            const auto done = refresh(record);
+            const TunnelPtr tunnel = tunnelOf(record->request.networkId);
+            const std::lock_guard lock(tunnel->mutex);
+            const bool all = changes.all || settling || !tunnel->network || tunnel->link == 0;
+            const auto done = all ? refresh(record, *tunnel) : refresh(*tunnel, changes);
             // Not found: its bridge is being made or removed, and who does that looks at the tunnel afterwards.
             if (done || done.error().code == ErrorCode::NotFound) continue;
             logWarn("msg=\"overlay not up to date, next try by the reconciler\" network={} error={}", name,
@@ -238,6 +256,7 @@ Result<OverlayDriver::Network> OverlayDriver::read(NetworkPtr record) const {
     network.claim = claimOf(subnets, record->request.internal);
     WEFT_TRY(readNotes(record->notes, network.claim));
     network.claim.mtu = record->mtu;
+    network.gateway = macFromKey("gateway of " + network.name());
     network.record = std::move(record);
     return network;
 }
@@ -253,10 +272,14 @@ NetworkClaim OverlayDriver::claimOf(const std::vector<IpamData>& subnets, bool i
 }
 
 NetworkPtr OverlayDriver::find(const std::string& name) const {
-    for (NetworkPtr& record : context_.records.networks(kMode)) {
-        if (nameOf(*record) == name) return std::move(record);
+    NetworkId id;
+    {
+        const std::lock_guard lock(shownMutex_);
+        const auto known = names_.find(name);
+        if (known == names_.end()) return nullptr;
+        id = known->second;
     }
-    return nullptr;
+    return context_.records.network(id);
 }
 
 std::optional<std::string> OverlayDriver::overlayName(const NetworkId& networkId) const {
@@ -283,7 +306,7 @@ std::optional<OverlayDriver::Surroundings> OverlayDriver::networkAround(const Ip
 
 uint64_t OverlayDriver::stampOf(Clock::Wall time) const {
     const auto since = std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch()).count();
-    return static_cast<uint64_t>(std::max<int64_t>(since, 0));
+    return std::min(static_cast<uint64_t>(std::max<int64_t>(since, 0)), kLastStamp);
 }
 
 // Networks
@@ -298,7 +321,6 @@ Result<void> OverlayDriver::createNetwork(const CreateNetworkRequest& request) {
     if (!creating) return makeError(ErrorCode::Busy, "other overlay networks are being created");
     if (const NetworkPtr known = context_.records.network(request.networkId)) {
         WEFT_TRY(bridge_.createOverlay(request, known->mtu, known->notes));
-        const std::lock_guard lock(programming_);
         return refresh(context_.records.network(request.networkId));
     }
     if (const NetworkPtr other = find(name)) {
@@ -321,17 +343,18 @@ Result<void> OverlayDriver::createNetwork(const CreateNetworkRequest& request) {
     claim.mtu = options.mtu != 0 ? options.mtu : most;
     WEFT_TRY(settle(claim, name, options.vni));
 
-    WEFT_TRY(kv::put(runner_, networkKey(name), encode(claim)));
-    auto made = bridge_.createOverlay(request, claim.mtu, notesOf(claim));
-    const std::lock_guard lock(programming_);
+    auto made = kv::put(runner_, networkKey(name), encode(claim));
     if (made) {
-        said_[networkKey(name)] = encode(claim);
+        const std::lock_guard lock(shownMutex_);
+        names_.insert_or_assign(name, request.networkId);
+    }
+    if (made) made = bridge_.createOverlay(request, claim.mtu, notesOf(claim));
+    if (made) {
         made = refresh(context_.records.network(request.networkId));
         if (!made) static_cast<void>(bridge_.deleteNetwork(request.networkId));
     }
     if (!made) {
         static_cast<void>(removeTunnel(request.networkId));
-        said_[networkKey(name)] = encode(claim);
         withdraw(name);
     }
     return made;
@@ -364,16 +387,17 @@ Result<void> OverlayDriver::checkPools(const CreateNetworkRequest& request) cons
 }
 
 Result<void> OverlayDriver::settle(NetworkClaim& claim, const std::string& name, uint32_t presetVni) const {
-    std::optional<OverlayView::Claim> first;
+    if (config_.ledger) view_->setLedger(config_.ledger());
+    const LedgerFacts& ledger = *view_->ledger();
+    OverlayClaims all = view_->claims();
     std::set<uint32_t> taken;
-    for (const auto& [other, claims] : view_->claims()) {
-        for (const OverlayView::Claim& theirs : claims) {
-            if (theirs.owner == self_) continue;  // of a create that was killed
-            if (other == name) {
-                if (!first || theirs.rank() < first->rank()) first = theirs;
-                continue;
-            }
+    for (auto& [other, claims] : all) {
+        // Of a create that was killed.
+        std::erase_if(claims, [this](const OverlayClaim& theirs) { return theirs.owner == self_; });
+        if (other == name) continue;
+        for (const OverlayClaim& theirs : claims) {
             taken.insert(theirs.claim.vni);
+            if (ledger.strangers.contains(theirs.owner)) continue;
             for (const IpPrefix& a : claim.gateways) {
                 for (const IpPrefix& b : theirs.claim.gateways) {
                     if (!a.network().overlaps(b.network())) continue;
@@ -384,6 +408,7 @@ Result<void> OverlayDriver::settle(NetworkClaim& claim, const std::string& name,
             }
         }
     }
+    const auto truth = truthOf(all[name], ledger);
     for (const NetworkPtr& record : context_.records.networks(kMode)) {
         const auto mine = read(record);
         if (mine && mine->name() != name) taken.insert(mine->claim.vni);
@@ -395,7 +420,7 @@ Result<void> OverlayDriver::settle(NetworkClaim& claim, const std::string& name,
         return makeError(ErrorCode::InvalidArgument, "VNI " + std::to_string(kProbeVni) + " is that of weft's probes");
     }
     taken.insert(kProbeVni);
-    if (!first) {
+    if (!truth) {
         if (presetVni != 0 && taken.contains(presetVni)) {
             return makeError(ErrorCode::Busy, "VNI " + std::to_string(presetVni) + " is another network's");
         }
@@ -406,20 +431,21 @@ Result<void> OverlayDriver::settle(NetworkClaim& claim, const std::string& name,
         }
         return {};
     }
+    const NetworkClaim& first = truth->first.claim;
     const auto differs = [&](const std::string& here, const std::string& there) {
         return makeError(ErrorCode::AlreadyExists, "overlay network \"" + name + "\" has " + there + " on host " +
-                                                       first->claim.vtep.str() + ", not " + here);
+                                                       first.vtep.str() + ", not " + here);
     };
-    if (claim.gateways != first->claim.gateways) return differs(subnetsOf(claim), subnetsOf(first->claim));
-    if (presetVni != 0 && presetVni != first->claim.vni) {
-        return differs("VNI " + std::to_string(presetVni), "VNI " + std::to_string(first->claim.vni));
+    if (claim.gateways != first.gateways) return differs(describeSubnets(claim), describeSubnets(first));
+    if (presetVni != 0 && presetVni != first.vni) {
+        return differs("VNI " + std::to_string(presetVni), "VNI " + std::to_string(first.vni));
     }
-    if (claim.port != first->claim.port) {
-        return differs("UDP port " + std::to_string(claim.port), "UDP port " + std::to_string(first->claim.port));
+    if (claim.port != first.port) {
+        return differs("UDP port " + std::to_string(claim.port), "UDP port " + std::to_string(first.port));
     }
-    claim.vni = first->claim.vni;
-    claim.mtu = std::min(claim.mtu, first->claim.mtu);
-    claim.stamp = std::max(claim.stamp, first->claim.stamp + 1);
+    claim.vni = first.vni;
+    claim.mtu = std::min(claim.mtu, first.mtu);
+    claim.stamp = std::max(claim.stamp, std::min(first.stamp + 1, kLastStamp));
     return {};
 }
 
@@ -436,7 +462,7 @@ Result<uint32_t> OverlayDriver::largestMtu() const {
     uint32_t underlay = link.mtu;
     std::set<IpAddress> peers;
     for (const auto& [name, claims] : view_->claims()) {
-        for (const OverlayView::Claim& theirs : claims) {
+        for (const OverlayClaim& theirs : claims) {
             if (theirs.owner != self_ && theirs.claim.vtep.family() == config_.vtep.family()) {
                 peers.insert(theirs.claim.vtep);
             }
@@ -453,7 +479,6 @@ Result<void> OverlayDriver::deleteNetwork(const NetworkId& networkId) {
     const NetworkPtr record = context_.records.network(networkId);
     if (!record || record->mode != kMode) return {};
     Result<void> outcome = bridge_.deleteNetwork(networkId);
-    const std::lock_guard lock(programming_);
     if (auto removed = removeTunnel(networkId); !removed && outcome) outcome = removed;
     withdraw(nameOf(*record));
     return outcome;
@@ -500,8 +525,17 @@ Result<void> OverlayDriver::freeNetwork(const NetworkId& networkId) {
 }
 
 Result<void> OverlayDriver::removeTunnel(const NetworkId& networkId) {
-    tunnels_.erase(networkId);
+    const TunnelPtr tunnel = tunnelOf(networkId);
+    const std::lock_guard lock(tunnel->mutex);
+    tunnel->removed = true;
+    {
+        const std::lock_guard shown(shownMutex_);
+        tunnels_.erase(networkId);
+        shown_.erase(networkId);
+        std::erase_if(names_, [&](const auto& named) { return named.second == networkId; });
+    }
     WEFT_TRY(guard());
+    const std::lock_guard links(links_);
     const auto link = context_.netlink.getLink(tunnelName(networkId));
     if (!link) return link.error().code == ErrorCode::NotFound ? Result<void>() : Result<void>(link.error());
     if (link->alias != networkMark(networkId)) return {};
@@ -512,61 +546,60 @@ Result<void> OverlayDriver::removeTunnel(const NetworkId& networkId) {
 
 Result<CreateEndpointReply> OverlayDriver::createEndpoint(const CreateEndpointRequest& request) {
     auto reply = bridge_.createEndpoint(request);
-    if (const NetworkPtr record = context_.records.network(request.networkId)) view_->mark(nameOf(*record));
+    if (const auto name = overlayName(request.networkId)) view_->mark(*name, request.endpointId);
     return reply;
 }
 
 Result<void> OverlayDriver::deleteEndpoint(const NetworkId& networkId, const EndpointId& endpointId) {
     auto done = bridge_.deleteEndpoint(networkId, endpointId);
-    if (const NetworkPtr record = context_.records.network(networkId)) view_->mark(nameOf(*record));
+    if (const auto name = overlayName(networkId)) view_->mark(*name, endpointId);
     return done;
 }
 
 // Rows
 
-// A lost one is said again by the next sweep: the records are the intent.
-void OverlayDriver::say(const std::string& key, const std::string& value) {
-    const auto [known, isNew] = said_.try_emplace(key, value);
-    if (!isNew && known->second == value) return;
-    known->second = value;
-    runner_.post([key, value](kv::Node& node) {
-        node.put(key, value, [key](const Result<void>& result) {
-            if (!result) logWarn("msg=\"row not written\" key={} error={}", key, logValue(result.error().message));
-        });
-    });
+std::optional<EndpointRow> OverlayDriver::rowOf(const EndpointPtr& endpoint) const {
+    if (!endpoint || !endpoint->mac) return std::nullopt;
+    EndpointRow row;
+    row.stamp = stampOf(endpoint->created);
+    row.mac = *endpoint->mac;
+    if (endpoint->address) row.v4 = endpoint->address->address();
+    if (endpoint->addressV6) row.v6 = endpoint->addressV6->address();
+    return row;
 }
 
-void OverlayDriver::unsay(const std::string& key) {
-    if (said_.erase(key) == 0) return;
-    runner_.post([key](kv::Node& node) {
-        node.erase(key, [key](const Result<void>& result) {
-            if (!result) logWarn("msg=\"row not erased\" key={} error={}", key, logValue(result.error().message));
-        });
-    });
-}
-
-void OverlayDriver::publish(const Network& network) {
-    say(networkKey(network.name()), encode(network.claim));
-    std::set<std::string> keys;
+void OverlayDriver::publish(const Network& network, Tunnel& tunnel) {
+    rows_.put(networkKey(network.name()), encode(network.claim));
+    std::map<EndpointId, EndpointRow> now;
+    std::map<std::string, std::string> rows;
     for (const EndpointPtr& endpoint : context_.records.endpoints(network.id())) {
-        if (!endpoint->mac) continue;
-        EndpointRow row;
-        row.stamp = stampOf(endpoint->created);
-        row.mac = *endpoint->mac;
-        if (endpoint->address) row.v4 = endpoint->address->address();
-        if (endpoint->addressV6) row.v6 = endpoint->addressV6->address();
-        const std::string key = endpointKey(network.name(), endpoint->endpointId);
-        keys.insert(key);
-        say(key, encode(row));
+        const auto row = rowOf(endpoint);
+        if (!row) continue;
+        now.emplace(endpoint->endpointId, *row);
+        rows.emplace(endpointKey(network.name(), endpoint->endpointId), encode(*row));
     }
-    std::vector<std::string> gone;
-    const std::string prefix = endpointKey(network.name(), {});
-    for (auto said = said_.lower_bound(prefix); said != said_.end() && said->first.starts_with(prefix); ++said) {
-        if (!keys.contains(said->first)) gone.push_back(said->first);
+    for (const auto& [id, row] : tunnel.published) {
+        if (!now.contains(id)) unlearn(tunnel, row);
     }
-    for (const std::string& key : gone) {
-        if (const auto row = decodeEndpoint(said_.at(key))) unlearn(tunnels_[network.id()], *row);
-        unsay(key);
+    rows_.replace(endpointKey(network.name(), {}), rows);
+    tunnel.published = std::move(now);
+}
+
+void OverlayDriver::publish(Tunnel& tunnel, const EndpointId& own, OverlayChanges& changes) {
+    const Network& network = *tunnel.network;
+    const auto row = rowOf(context_.records.endpoint(network.id(), own));
+    const std::string key = endpointKey(network.name(), own);
+    if (const auto known = tunnel.published.find(own); known != tunnel.published.end()) {
+        changes.add(known->second);
+        if (!row) unlearn(tunnel, known->second);
+        tunnel.published.erase(known);
+    }
+    if (row) {
+        changes.add(*row);
+        tunnel.published.emplace(own, *row);
+        rows_.put(key, encode(*row));
+    } else {
+        rows_.erase(key);
     }
 }
 
@@ -580,62 +613,41 @@ void OverlayDriver::unlearn(const Tunnel& tunnel, const EndpointRow& row) {
 }
 
 void OverlayDriver::withdraw(const std::string& name) {
-    std::vector<std::string> gone;
-    for (const auto& [key, value] : said_) {
-        const auto parsed = parseOverlayKey(key);
-        if (parsed && parsed->network == name) gone.push_back(key);
-    }
-    for (const std::string& key : gone) unsay(key);
+    rows_.erase(networkKey(name));
+    rows_.replace(endpointKey(name, {}), {});
+}
+
+std::vector<std::string> OverlayDriver::warnings() const {
+    const auto written = rows_.trouble();
+    return written ? std::vector<std::string>() : std::vector{"overlay: " + written.error().message};
 }
 
 // Tunnels
 
-// Hosts whose subnets are equal are in one network, by the VNI of the first of them. It is the network unless hosts
-// with other subnets were there before: then this group is on its own, and by a VNI of its own if it has one.
-OverlayDriver::Agreement OverlayDriver::agree(const Network& network) const {
-    std::vector<OverlayView::Claim> claims = view_->claims(network.name());
-    std::erase_if(claims, [this](const OverlayView::Claim& claim) { return claim.owner == self_; });
-    claims.push_back({self_, network.claim});
-    const auto earlier = [](const OverlayView::Claim& a, const OverlayView::Claim& b) { return a.rank() < b.rank(); };
-    const OverlayView::Claim truth = *std::min_element(claims.begin(), claims.end(), earlier);
-    std::erase_if(claims, [&](const OverlayView::Claim& claim) {
-        return claim.claim.gateways != network.claim.gateways || claim.claim.port != config_.port ||
-               claim.claim.vtep.family() != config_.vtep.family();
-    });
-    const OverlayView::Claim leader = *std::min_element(claims.begin(), claims.end(), earlier);
-
-    Agreement agreement;
-    agreement.vni = leader.claim.vni;
-    bool connected = true;
-    if (truth.claim.gateways != network.claim.gateways) {
-        agreement.conflict = "host " + truth.claim.vtep.str() + " had it before with " + subnetsOf(truth.claim) +
-                             "; here it has " + subnetsOf(network.claim);
-        connected = truth.claim.vni != agreement.vni;
-    }
-    for (const auto& [name, others] : view_->claims()) {
-        if (name == network.name()) continue;
-        for (const OverlayView::Claim& other : others) {
-            if (other.claim.vni != agreement.vni || leader.rank() < other.rank()) continue;
-            agreement.conflict = "its VNI " + std::to_string(agreement.vni) + " is network \"" + name + "\"'s";
-            connected = false;
-        }
-    }
-    if (!connected) return agreement;
-    for (const OverlayView::Claim& claim : claims) {
-        if (claim.owner != self_) agreement.peers.emplace(claim.owner, claim.claim.vtep);
-    }
-    return agreement;
+Result<void> OverlayDriver::refresh(const NetworkPtr& record) {
+    if (!record) return {};
+    const TunnelPtr tunnel = tunnelOf(record->request.networkId);
+    const std::lock_guard lock(tunnel->mutex);
+    return refresh(record, *tunnel);
 }
 
-Result<void> OverlayDriver::refresh(const NetworkPtr& listed) {
-    const NetworkPtr record = listed ? context_.records.network(listed->request.networkId) : nullptr;
-    if (!record) return {};
+Result<void> OverlayDriver::refresh(const NetworkPtr& listed, Tunnel& tunnel) {
+    const NetworkId& id = listed->request.networkId;
+    const NetworkPtr record = context_.records.network(id);
+    if (tunnel.removed) return {};
+    if (!record) {
+        const std::lock_guard shown(shownMutex_);
+        tunnel.removed = true;
+        tunnels_.erase(id);
+        return {};
+    }
+    tunnel.network.reset();
     WEFT_ASSIGN(Network network, read(record));
-    const Agreement agreement = agree(network);
+    OverlayAgreement agreement =
+        agree(network.name(), {self_, network.claim}, view_->claimsAround(network.name()), *view_->ledger());
     if (agreement.vni != network.claim.vni) WEFT_TRY(keepVni(network, agreement.vni));
-    publish(network);
+    publish(network, tunnel);
 
-    Tunnel& tunnel = tunnels_[network.id()];
     OverlayStatus& status = tunnel.status;
     if (agreement.conflict != status.conflict) {
         if (agreement.conflict.empty()) {
@@ -651,16 +663,51 @@ Result<void> OverlayDriver::refresh(const NetworkPtr& listed) {
     status.conflict = agreement.conflict;
     status.hosts.clear();
     for (const auto& [owner, vtep] : agreement.peers) status.hosts.push_back(vtep);
-    WEFT_TRY(ensureTunnel(network, agreement.vni, tunnel));
+    tunnel.agreement = std::move(agreement);
+    show(tunnel);
+    WEFT_TRY(ensureTunnel(network, status.vni, tunnel));
     WEFT_TRY(guard());
-    Tables tables = wanted(network, agreement, tunnel);
-    if (context_.clock.now() < settled_) keepUnknown(network, tunnel.tables, tables);
-    status.remoteEndpoints = static_cast<size_t>(std::count_if(
-        tables.fdb.begin(), tables.fdb.end(), [](const net::FdbEntry& entry) { return entry.bridgePort; }));
-    const auto programmed = program(tunnel, std::move(tables));
+    Tables wanted = tablesOf(
+        forwarding(view_->endpoints(network.name()), tunnel.agreement.peers, network.claim, localTo(network)), tunnel);
+    if (network.options.broadcast) {
+        for (const auto& [owner, vtep] : tunnel.agreement.peers) {
+            wanted.fdb.insert({.link = tunnel.link, .mac = {}, .remote = vtep});
+        }
+    }
+    if (context_.clock.now() < settled_.load()) keepUnknown(network, tunnel.tables, wanted);
+    const auto programmed = program(tunnel, Tables(tunnel.tables), wanted);
     shorten(network, tunnel);
+    show(tunnel);
     WEFT_TRY(programmed);
+    tunnel.network = std::move(network);
     return guard();
+}
+
+// The same for what changed, when neither the network nor its hosts did.
+Result<void> OverlayDriver::refresh(Tunnel& tunnel, OverlayChanges& changes) {
+    if (tunnel.removed) return {};
+    const Network& network = *tunnel.network;
+    for (const EndpointId& own : changes.own) publish(tunnel, own, changes);
+    const auto rows = view_->endpointsAround(network.name(), changes);
+    Forwarding some = forwarding(rows, tunnel.agreement.peers, network.claim, localTo(network));
+    std::erase_if(some.tunnels, [&](const auto& entry) { return !changes.macs.contains(entry.first); });
+    std::erase_if(some.neighbours, [&](const auto& entry) { return !changes.addresses.contains(entry.first); });
+    Tables had;
+    for (const MacAddress& mac : changes.macs) {
+        auto entry = tunnel.tables.fdb.lower_bound({.link = tunnel.link, .mac = mac, .permanent = false});
+        for (; entry != tunnel.tables.fdb.end() && entry->mac == mac; ++entry) had.fdb.insert(*entry);
+    }
+    for (const IpAddress& address : changes.addresses) {
+        auto entry = tunnel.tables.neighbours.lower_bound({.link = tunnel.bridge, .address = address});
+        for (; entry != tunnel.tables.neighbours.end() && entry->address == address; ++entry) {
+            had.neighbours.insert(*entry);
+        }
+    }
+    WEFT_TRY(program(tunnel, had, tablesOf(some, tunnel)));
+    shorten(tunnel, changes.macs);
+    const std::lock_guard lock(shownMutex_);
+    shown_[tunnel.status.id].status = tunnel.status;
+    return {};
 }
 
 // The network keeps its VNI when the host that chose it goes.
@@ -706,6 +753,7 @@ Result<void> OverlayDriver::ensureTunnel(const Network& network, uint32_t vni, T
     spec.port.broadcastFlood = network.options.broadcast;
     spec.port.neighSuppress = true;
 
+    const std::lock_guard lock(links_);
     auto link = context_.netlink.getLink(spec.name);
     const bool right = link && link->alias == spec.alias && link->vxlan == spec.vxlan && link->up &&
                        link->master == bridge.index && link->mtu == spec.mtu && link->port == spec.port;
@@ -732,36 +780,26 @@ Result<void> OverlayDriver::ensureTunnel(const Network& network, uint32_t vni, T
     }
     tunnel.link = link->index;
     tunnel.bridge = bridge.index;
-    WEFT_ASSIGN(tunnel.tables, dump(tunnel));
-    return {};
+    return readTables(tunnel);
 }
 
-OverlayDriver::Tables OverlayDriver::wanted(const Network& network, const Agreement& agreement,
-                                            const Tunnel& tunnel) const {
-    // Of two rows with one address the later one's container is there; the other's host has not noticed yet.
-    std::vector<OverlayView::Endpoint> rows = view_->endpoints(network.name());
-    std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return b.rank() < a.rank(); });
+LocalEndpoints OverlayDriver::localTo(const Network& network) const {
+    return {[this, &network](const MacAddress& mac) {
+                return mac == network.gateway || context_.records.endpointWith(network.id(), mac);
+            },
+            [this, &network](const IpAddress& address) {
+                return context_.records.endpointWith(network.id(), address) != nullptr;
+            }};
+}
 
+OverlayDriver::Tables OverlayDriver::tablesOf(const Forwarding& wanted, const Tunnel& tunnel) {
     Tables tables;
-    std::set<MacAddress> macs{macFromKey("gateway of " + network.name())};
-    std::set<IpAddress> addresses;
-    for (const auto& [owner, row] : rows) {
-        const auto peer = agreement.peers.find(owner);
-        if (peer == agreement.peers.end()) continue;
-        if (context_.records.endpointWith(network.id(), row.mac) || !macs.insert(row.mac).second) continue;
-        tables.fdb.insert({.link = tunnel.link, .mac = row.mac, .remote = peer->second});
-        tables.fdb.insert({.link = tunnel.link, .mac = row.mac, .bridgePort = true, .sticky = true});
-        const auto linkLocal = row.v6 ? std::optional(linkLocalOf(row.mac)) : std::nullopt;
-        for (const auto& address : {row.v4, row.v6, linkLocal}) {
-            if (!address || (address != linkLocal && !contains(network.claim, *address))) continue;
-            if (context_.records.endpointWith(network.id(), *address) || !addresses.insert(*address).second) continue;
-            tables.neighbours.insert({.link = tunnel.bridge, .address = *address, .mac = row.mac});
-        }
+    for (const auto& [mac, vtep] : wanted.tunnels) {
+        tables.fdb.insert({.link = tunnel.link, .mac = mac, .remote = vtep});
+        tables.fdb.insert(behindTunnel(tunnel.link, mac));
     }
-    if (network.options.broadcast) {
-        for (const auto& [owner, vtep] : agreement.peers) {
-            tables.fdb.insert({.link = tunnel.link, .mac = {}, .remote = vtep});
-        }
+    for (const auto& [address, mac] : wanted.neighbours) {
+        tables.neighbours.insert({.link = tunnel.bridge, .address = address, .mac = mac});
     }
     return tables;
 }
@@ -784,7 +822,7 @@ void OverlayDriver::keepUnknown(const Network& network, const Tables& before, Ta
     }
 }
 
-Result<void> OverlayDriver::program(Tunnel& tunnel, Tables wanted) {
+Result<void> OverlayDriver::program(Tunnel& tunnel, const Tables& had, const Tables& wanted) {
     // A MAC or address that gets another value is replaced, not removed: no packet finds it missing.
     std::set<std::pair<MacAddress, bool>> kept;
     for (const net::FdbEntry& entry : wanted.fdb) {
@@ -793,16 +831,16 @@ Result<void> OverlayDriver::program(Tunnel& tunnel, Tables wanted) {
     std::set<IpAddress> keptAddresses;
     for (const net::Neighbour& entry : wanted.neighbours) keptAddresses.insert(entry.address);
 
-    auto stale = without(tunnel.tables.fdb, wanted.fdb);
+    auto stale = without(had.fdb, wanted.fdb);
     std::erase_if(stale, [&](const net::FdbEntry& entry) { return kept.contains({entry.mac, entry.bridgePort}); });
-    auto staleNeighbours = without(tunnel.tables.neighbours, wanted.neighbours);
+    auto staleNeighbours = without(had.neighbours, wanted.neighbours);
     std::erase_if(staleNeighbours, [&](const net::Neighbour& entry) { return keptAddresses.contains(entry.address); });
     // Router solicitations come to every host of the network: the kernel learns from them.
     for (const net::FdbEntry& entry : stale) {
         if (entry.bridgePort) staleNeighbours.push_back({.link = tunnel.bridge, .address = linkLocalOf(entry.mac)});
     }
-    const auto fresh = without(wanted.fdb, tunnel.tables.fdb);
-    const auto freshNeighbours = without(wanted.neighbours, tunnel.tables.neighbours);
+    const auto fresh = without(wanted.fdb, had.fdb);
+    const auto freshNeighbours = without(wanted.neighbours, had.neighbours);
 
     Result<void> outcome;
     const auto attempt = [&](Result<void> done) {
@@ -812,25 +850,53 @@ Result<void> OverlayDriver::program(Tunnel& tunnel, Tables wanted) {
     attempt(context_.netlink.setNeighbours(freshNeighbours));
     attempt(context_.netlink.deleteNeighbours(staleNeighbours));
     attempt(context_.netlink.deleteFdb(stale));
-    if (outcome) {
-        tunnel.tables = std::move(wanted);
-        return {};
+    if (!outcome) {
+        static_cast<void>(readTables(tunnel));  // some of it is done: the kernel says what
+        return outcome;
     }
-    // Some of it is done: the kernel says what.
-    auto now = dump(tunnel);
-    if (now) {
-        tunnel.tables = *std::move(now);
-    } else {
-        tunnel.link = 0;
+    for (const net::FdbEntry& entry : without(had.fdb, wanted.fdb)) {
+        tunnel.tables.fdb.erase(entry);
+        tunnel.count(entry, false);
     }
-    return outcome;
+    for (const net::FdbEntry& entry : fresh) {
+        tunnel.tables.fdb.insert(entry);
+        tunnel.count(entry, true);
+    }
+    for (const net::Neighbour& entry : without(had.neighbours, wanted.neighbours)) {
+        tunnel.tables.neighbours.erase(entry);
+    }
+    tunnel.tables.neighbours.insert(freshNeighbours.begin(), freshNeighbours.end());
+    return {};
 }
 
-Result<OverlayDriver::Tables> OverlayDriver::dump(const Tunnel& tunnel) const {
+void OverlayDriver::Tunnel::count(const net::FdbEntry& entry, bool comes) {
+    if (entry.bridgePort) status.remoteEndpoints += comes ? 1 : static_cast<size_t>(-1);
+    if (!entry.remote) return;
+    size_t& entries = remotes[*entry.remote];
+    entries += comes ? 1 : static_cast<size_t>(-1);
+    if (entries == 0) remotes.erase(*entry.remote);
+}
+
+void OverlayDriver::Tunnel::setTables(Tables now) {
+    tables = std::move(now);
+    remotes.clear();
+    status.remoteEndpoints = 0;
+    for (const net::FdbEntry& entry : tables.fdb) count(entry, true);
+}
+
+Result<void> OverlayDriver::readTables(Tunnel& tunnel) {
+    auto now = dump(tunnel.link, tunnel.bridge);
+    tunnel.setTables(now ? *std::move(now) : Tables());
+    if (now) return {};
+    tunnel.link = 0;
+    return now.error();
+}
+
+Result<OverlayDriver::Tables> OverlayDriver::dump(net::LinkIndex link, net::LinkIndex bridge) const {
     Tables tables;
-    WEFT_ASSIGN(const auto fdb, context_.netlink.listFdb(tunnel.link));
+    WEFT_ASSIGN(const auto fdb, context_.netlink.listFdb(link));
     tables.fdb.insert(fdb.begin(), fdb.end());
-    WEFT_ASSIGN(const auto neighbours, context_.netlink.listNeighbours(tunnel.bridge));
+    WEFT_ASSIGN(const auto neighbours, context_.netlink.listNeighbours(bridge));
     for (const net::Neighbour& entry : neighbours) {
         if (entry.permanent) tables.neighbours.insert(entry);
     }
@@ -856,26 +922,44 @@ void OverlayDriver::shorten(const Network& network, Tunnel& tunnel) {
     if (const auto done = program->setPort(tunnel.link, rules); !done) logDebug("{}", done.error().message);
 }
 
+void OverlayDriver::shorten(Tunnel& tunnel, const std::set<MacAddress>& changed) {
+    net::PortProgram* program = context_.portProgram;
+    if (program == nullptr || !tunnel.network->options.fastPath) return;
+    for (const MacAddress& mac : changed) {
+        std::optional<net::LinkIndex> port;
+        if (const EndpointPtr local = context_.records.endpointWith(tunnel.network->id(), mac)) {
+            if (const auto link = context_.netlink.linkIndex(local->link)) port = *link;
+        } else if (tunnel.tables.fdb.contains(behindTunnel(tunnel.link, mac))) {
+            port = tunnel.link;
+        }
+        if (!port) {
+            program->removeMac(tunnel.bridge, mac);
+        } else if (const auto done = program->setMac(tunnel.bridge, mac, *port); !done) {
+            logDebug("{}", done.error().message);
+        }
+    }
+}
+
 // Reconciliation
 
 Result<std::vector<Repair>> OverlayDriver::reconcile(bool dryRun) {
     Sweep sweep(dryRun);
-    const std::lock_guard lock(programming_);
-    sweepTunnels(sweep);
-    std::set<std::string> names;
-    for (const NetworkPtr& record : context_.records.networks(kMode)) {
-        names.insert(nameOf(*record));
-        sweepNetwork(record, sweep);
+    {
+        const std::lock_guard lock(links_);
+        sweepTunnels(sweep);
     }
-    std::set<std::string> forgotten;
-    for (const auto& [key, value] : said_) {
-        const auto parsed = parseOverlayKey(key);
-        if (parsed && !names.contains(parsed->network)) forgotten.insert(parsed->network);
+    std::set<std::string> forgotten = view_->networksOf(self_);
+    for (const NetworkPtr& record : context_.records.networks(kMode)) {
+        forgotten.erase(nameOf(*record));
+        const TunnelPtr tunnel = tunnelOf(record->request.networkId);
+        const std::lock_guard lock(tunnel->mutex);
+        sweepNetwork(record, *tunnel, sweep);
     }
     // A create under way has said its row before it has a record.
     const std::unique_lock creating(creating_, std::try_to_lock);
     if (!creating) return sweep.take();
     for (const std::string& name : forgotten) {
+        if (find(name)) continue;
         sweep.fix("row", name, "withdrawn: no such network", [&]() -> Result<void> {
             withdraw(name);
             return {};
@@ -884,22 +968,22 @@ Result<std::vector<Repair>> OverlayDriver::reconcile(bool dryRun) {
     return sweep.take();
 }
 
-void OverlayDriver::sweepNetwork(const NetworkPtr& record, Sweep& sweep) {
+void OverlayDriver::sweepNetwork(const NetworkPtr& record, Tunnel& tunnel, Sweep& sweep) {
     const std::string name = nameOf(*record);
-    Tunnel& tunnel = tunnels_[record->request.networkId];
     const auto link = context_.netlink.getLink(tunnelName(record->request.networkId));
     if (tunnel.link != 0 && link && link->index == tunnel.link) {
-        auto now = dump(tunnel);
+        const Tables& known = tunnel.tables;
+        auto now = dump(tunnel.link, tunnel.bridge);
         if (!now) return sweep.fail("fdb", name, now.error());
         const auto differ = [&](const char* kind, size_t missing, size_t extra) {
             if (missing + extra == 0) return;
             if (!sweep.dryRun()) tunnel.status.drift += missing + extra;
             sweep.note({kind, name, std::to_string(missing) + " missing, " + std::to_string(extra) + " not ours", {}});
         };
-        differ("fdb", without(tunnel.tables.fdb, now->fdb).size(), without(now->fdb, tunnel.tables.fdb).size());
-        differ("neighbour", without(tunnel.tables.neighbours, now->neighbours).size(),
-               without(now->neighbours, tunnel.tables.neighbours).size());
-        if (!sweep.dryRun()) tunnel.tables = *std::move(now);
+        differ("fdb", without(known.fdb, now->fdb).size(), without(now->fdb, known.fdb).size());
+        differ("neighbour", without(known.neighbours, now->neighbours).size(),
+               without(now->neighbours, known.neighbours).size());
+        if (!sweep.dryRun()) tunnel.setTables(*std::move(now));
     } else if (!link) {
         sweep.note({"link", tunnelName(record->request.networkId), "recreated", {}});
     }
@@ -909,7 +993,7 @@ void OverlayDriver::sweepNetwork(const NetworkPtr& record, Sweep& sweep) {
                   [&] { return net::setChecksumOffload(netns, link->name, false); });
     }
     if (sweep.dryRun()) return;
-    if (auto done = refresh(record); !done) sweep.fail("overlay", name, done.error());
+    if (auto done = refresh(record, tunnel); !done) sweep.fail("overlay", name, done.error());
 }
 
 void OverlayDriver::sweepTunnels(Sweep& sweep) {
@@ -917,42 +1001,39 @@ void OverlayDriver::sweepTunnels(Sweep& sweep) {
     if (!links) return sweep.fail("link", "vxlan", links.error());
     for (const net::Link& link : *links) {
         const auto network = markedNetwork(link.alias);
-        // With programming_ held nobody is making one.
+        // With links_ held nobody is making one.
         if (!net::isHalfMade(link) && link.alias != kProbeMark && (!network || context_.records.network(*network)))
             continue;
-        if (network) tunnels_.erase(*network);
         sweep.fix("link", link.name, "removed: nobody's", [&] { return context_.netlink.deleteLink(link.index); });
     }
 }
 
 Result<OverlayWay> OverlayDriver::wayTo(const NetworkId& networkId, const IpAddress& address) const {
-    const NetworkPtr record = context_.records.network(networkId);
-    if (!record || record->mode != kMode)
-        return makeError(ErrorCode::NotFound, "no overlay network " + networkId.brief());
-    WEFT_ASSIGN(const Network network, read(record));
+    const auto name = overlayName(networkId);
+    if (!name) return makeError(ErrorCode::NotFound, "no overlay network " + networkId.brief());
     OverlayWay way;
     way.overhead = overhead();
     way.port = config_.port;
-    std::optional<OverlayView::Endpoint> latest;
-    for (const OverlayView::Endpoint& endpoint : view_->endpoints(network.name())) {
-        const bool has = endpoint.row.v4 == address || endpoint.row.v6 == address;
-        if (has && endpoint.owner != self_ && (!latest || latest->rank() < endpoint.rank())) latest = endpoint;
+    Shown shown;
+    {
+        const std::lock_guard lock(shownMutex_);
+        if (const auto found = shown_.find(networkId); found != shown_.end()) shown = found->second;
+    }
+    way.status = shown.status;
+    std::optional<OverlayEndpoint> latest;
+    for (const OverlayEndpoint& endpoint : view_->endpointsWith(*name, address)) {
+        if (endpoint.owner != self_ && (!latest || latest->rank() < endpoint.rank())) latest = endpoint;
     }
     if (latest) {
         way.owner = latest->owner;
         way.row = latest->row;
-        const Agreement agreement = agree(network);
-        if (const auto peer = agreement.peers.find(latest->owner); peer != agreement.peers.end())
-            way.vtep = peer->second;
+        const auto peer = shown.agreement.peers.find(latest->owner);
+        if (peer != shown.agreement.peers.end()) way.vtep = peer->second;
     }
-    const std::lock_guard lock(programming_);
-    const auto tunnel = tunnels_.find(networkId);
-    if (tunnel == tunnels_.end()) return way;
-    way.status = tunnel->second.status;
     const auto link = context_.netlink.getLink(tunnelName(networkId));
     if (!link) return way;
     way.tunnel = *link;
-    WEFT_ASSIGN(const Tables tables, dump(tunnel->second));
+    WEFT_ASSIGN(const Tables tables, dump(link->index, shown.bridge));
     for (const net::FdbEntry& entry : tables.fdb) {
         if (entry.mac.isZero() && entry.remote == way.vtep) way.floods = true;
         if (entry.mac != way.row.mac) continue;
@@ -966,9 +1047,9 @@ Result<OverlayWay> OverlayDriver::wayTo(const NetworkId& networkId, const IpAddr
 }
 
 std::vector<OverlayStatus> OverlayDriver::status() const {
-    const std::lock_guard lock(programming_);
+    const std::lock_guard lock(shownMutex_);
     std::vector<OverlayStatus> all;
-    for (const auto& [id, tunnel] : tunnels_) {
+    for (const auto& [id, tunnel] : shown_) {
         if (!tunnel.status.name.empty()) all.push_back(tunnel.status);
     }
     return all;

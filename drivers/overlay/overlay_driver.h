@@ -3,6 +3,8 @@
 // gossip store, and what this host has is written there. See README.md beside this file.
 #pragma once
 
+#include <atomic>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -18,6 +20,7 @@
 #include "drivers/overlay/overlay_view.h"
 #include "drivers/overlay/tunnel_probe.h"
 #include "drivers/sweep.h"
+#include "kv/own_rows.h"
 #include "kv/runner.h"
 
 namespace weft {
@@ -32,6 +35,8 @@ struct OverlayConfig {
     bool clustered = false;
     // Networks are a Swarm's alone: it says which there are, and gives out their addresses.
     bool swarm = false;
+    // What the hosts' ledger says, another pointer when that changes; must not wait. Empty: nothing.
+    std::function<std::shared_ptr<const LedgerFacts>()> ledger = {};
 };
 
 // For weftctl.
@@ -95,6 +100,9 @@ public:
     Result<std::map<std::string, std::string>> allocateNetwork(const AllocateNetworkRequest& request) override;
     Result<void> freeNetwork(const NetworkId& networkId) override;
 
+    // What a person should know of this host's part.
+    [[nodiscard]] std::vector<std::string> warnings() const;
+
     // Removes the network of that name if no container is on it and it is none of `known`, the engine's: then the
     // engine forgot it while weftd could not be told.
     Result<void> removeForgotten(const std::string& name, const std::set<NetworkId>& known);
@@ -128,26 +136,41 @@ private:
         std::set<net::FdbEntry> fdb;  // of the vxlan link and of the bridge for it
         std::set<net::Neighbour> neighbours;
     };
-    struct Tunnel {
-        net::LinkIndex link = 0;
-        net::LinkIndex bridge = 0;
-        Tables tables;
-        OverlayStatus status;
-    };
     // A network's record and what was read from it.
     struct Network {
         NetworkPtr record;
         BridgeOptions options;
         NetworkClaim claim;  // as this host makes it
+        MacAddress gateway;
 
         [[nodiscard]] const NetworkId& id() const { return record->request.networkId; }
         [[nodiscard]] const std::string& name() const { return options.overlay; }
     };
-    // Who is in the network with this host, and by which VNI.
-    struct Agreement {
-        uint32_t vni = 0;
-        std::map<kv::NodeId, IpAddress> peers;
-        std::string conflict;
+    struct Tunnel {
+        std::mutex
+            mutex;  // of all below; held by who changes the tunnel. May wait for a network's lock, not vice versa
+        bool removed = false;
+        net::LinkIndex link = 0;
+        net::LinkIndex bridge = 0;
+        Tables tables;
+        std::map<IpAddress, size_t> remotes;  // hosts that `tables` sends to, and by how many entries
+        // As the last whole look left it; none: none was had yet, or it failed.
+        std::optional<Network> network;
+        OverlayAgreement agreement;
+        std::map<EndpointId, EndpointRow> published;
+        OverlayStatus status;
+
+        void setTables(Tables now);
+        void count(const net::FdbEntry& entry, bool comes);
+    };
+    using TunnelPtr = std::shared_ptr<Tunnel>;
+    // What others may see of a tunnel while it is worked on.
+    struct Shown {
+        OverlayStatus status;
+        net::LinkIndex link = 0;
+        net::LinkIndex bridge = 0;
+        std::set<IpAddress> remotes;
+        OverlayAgreement agreement;
     };
 
     OverlayDriver(DriverContext context, BridgeDriver& bridge, kv::Runner& runner, OverlayConfig config);
@@ -159,42 +182,53 @@ private:
     [[nodiscard]] NetworkClaim claimOf(const std::vector<IpamData>& subnets, bool internal) const;
     // Makes the claim agree with those of others, or refuses it.
     Result<void> settle(NetworkClaim& claim, const std::string& name, uint32_t presetVni) const;
-    [[nodiscard]] Agreement agree(const Network& network) const;
     // The largest MTU of containers that reaches every host known.
     Result<uint32_t> largestMtu() const;
     [[nodiscard]] uint32_t overhead() const { return config_.vtep.isV4() ? 50 : 70; }
     [[nodiscard]] uint64_t stampOf(Clock::Wall time) const;
 
-    // With programming_ held.
+    TunnelPtr tunnelOf(const NetworkId& networkId);
+    // Looks at everything of the network. With no tunnel's lock held.
     Result<void> refresh(const NetworkPtr& record);
+
+    // With the tunnel's lock held.
+    Result<void> refresh(const NetworkPtr& record, Tunnel& tunnel);
+    Result<void> refresh(Tunnel& tunnel, OverlayChanges& changes);
+    void show(const Tunnel& tunnel);
     Result<void> keepVni(Network& network, uint32_t vni);
     Result<void> ensureTunnel(const Network& network, uint32_t vni, Tunnel& tunnel);
-    [[nodiscard]] Tables wanted(const Network& network, const Agreement& agreement, const Tunnel& tunnel) const;
-    Result<void> program(Tunnel& tunnel, Tables wanted);
-    Result<Tables> dump(const Tunnel& tunnel) const;
+    [[nodiscard]] LocalEndpoints localTo(const Network& network) const;
+    [[nodiscard]] static Tables tablesOf(const Forwarding& wanted, const Tunnel& tunnel);
+    // Makes `wanted` of `had`, which are a part of the tunnel's tables.
+    Result<void> program(Tunnel& tunnel, const Tables& had, const Tables& wanted);
+    Result<void> readTables(Tunnel& tunnel);
+    Result<Tables> dump(net::LinkIndex link, net::LinkIndex bridge) const;
     // After program(): the fast path's table, and the program at the tunnel's port. Those of containers are the bridge
     // driver's.
     void shorten(const Network& network, Tunnel& tunnel);
+    void shorten(Tunnel& tunnel, const std::set<MacAddress>& changed);
     // What the kernel has and no row speaks of is kept for a while after the start: the rows of the others come within
     // a second, and the containers here talk to them meanwhile.
     void keepUnknown(const Network& network, const Tables& before, Tables& wanted) const;
+    void publish(const Network& network, Tunnel& tunnel);
+    void publish(Tunnel& tunnel, const EndpointId& own, OverlayChanges& changes);
+    [[nodiscard]] std::optional<EndpointRow> rowOf(const EndpointPtr& endpoint) const;
+    void unlearn(const Tunnel& tunnel, const EndpointRow& row);
+    Result<void> removeTunnel(const NetworkId& networkId);
+    void sweepNetwork(const NetworkPtr& record, Tunnel& tunnel, Sweep& sweep);
+
     // Lets the other hosts send into the tunnels, and nobody else.
     Result<void> guard();
     void startProbe(uint32_t epoch);
     // Of what this host's networks have, else could have.
     Result<uint32_t> probeMtu() const;
     [[nodiscard]] net::VxlanSettings tunnelSettings(uint32_t vni) const;
-    Result<void> turnOffloadOff();
+    Result<void> setOffload(bool on);
     void adoptTunnels();
-    void publish(const Network& network);
-    void unlearn(const Tunnel& tunnel, const EndpointRow& row);
     void withdraw(const std::string& name);
-    void say(const std::string& key, const std::string& value);
-    void unsay(const std::string& key);
-    Result<void> removeTunnel(const NetworkId& networkId);
-    void sweepNetwork(const NetworkPtr& record, Sweep& sweep);
-    void sweepTunnels(Sweep& sweep);
+    void sweepTunnels(Sweep& sweep);  // with links_ held
 
+    // Locks in order: creating_, a tunnel's, links_, guarding_, shownMutex_.
     DriverContext context_;
     BridgeDriver& bridge_;
     kv::Runner& runner_;
@@ -208,13 +242,16 @@ private:
     // then two networks without a task could be given the same VNI, and the second is refused where its first task is.
     std::map<NetworkId, std::pair<std::string, uint32_t>> allocated_;  // name, VNI
 
-    // Held by who changes a tunnel or this host's rows. May wait for a network's lock; never the other way round.
-    mutable std::mutex programming_;
-    std::map<NetworkId, Tunnel> tunnels_;
-    firewall::Tunnel guard_;
-    Clock::Monotonic settled_;                 // until then rows of others may be on their way; not changed by work()
-    std::map<std::string, std::string> said_;  // rows of this host: key, value
-    bool offload_ = true;                      // tunnels leave checksums to what is below them
+    kv::OwnRows rows_;
+    std::atomic<Clock::Monotonic> settled_{};  // until then rows of others may be on their way
+    std::atomic<bool> offload_ = true;         // tunnels leave checksums to what is below them
+    std::mutex links_;                         // held by who makes vxlan links, or removes those that are nobody's
+    std::mutex guarding_;
+    firewall::Tunnel guard_;         // with guarding_ held
+    mutable std::mutex shownMutex_;  // never held while anything is waited for
+    std::map<NetworkId, TunnelPtr> tunnels_;
+    std::map<NetworkId, Shown> shown_;
+    std::map<std::string, NetworkId> names_;  // of networks that have a record, or soon will
 
     std::thread worker_;
     std::unique_ptr<TunnelProbe> probe_;  // null: not clustered

@@ -11,7 +11,7 @@ constexpr std::string_view kNetworks = "overlay/net/";
 constexpr std::string_view kEndpoints = "overlay/ep/";
 // Leaves a claim well below the store's limit of a row.
 constexpr size_t kMaxSubnets = 32;
-constexpr uint32_t kLeastProbeMtu = 68;
+constexpr uint32_t kLeastMtu = 68;
 
 void put(kv::Writer& out, const IpAddress& address) {
     out.u8(address.isV4() ? 4 : 6);
@@ -95,7 +95,8 @@ Result<NetworkClaim> decodeClaim(std::string_view value) {
         if (length > addressBits(address.family())) in.fail();
         claim.gateways.emplace_back(address, length);
     }
-    const bool sane = claim.vni != 0 && claim.vni < (1U << 24) && claim.port != 0 && !claim.vtep.isAny() &&
+    const bool sane = claim.stamp <= kLastStamp && claim.mtu >= kLeastMtu && claim.mtu <= UINT16_MAX &&
+                      claim.vni != 0 && claim.vni < (1U << 24) && claim.port != 0 && !claim.vtep.isAny() &&
                       !claim.vtep.isMulticast() && !claim.vtep.isLoopback();
     if (!in.done() || !sane) return corrupt("network");
     return claim;
@@ -121,8 +122,8 @@ Result<EndpointRow> decodeEndpoint(std::string_view value) {
     const uint8_t families = in.u8();
     if ((families & 1) != 0) row.v4 = takeAddress(in);
     if ((families & 2) != 0) row.v6 = takeAddress(in);
-    const bool sane = families != 0 && families < 4 && !row.mac.isZero() && !row.mac.isMulticast() &&
-                      (!row.v4 || row.v4->isV4()) && (!row.v6 || row.v6->isV6());
+    const bool sane = row.stamp <= kLastStamp && families != 0 && families < 4 && !row.mac.isZero() &&
+                      !row.mac.isMulticast() && (!row.v4 || row.v4->isV4()) && (!row.v6 || row.v6->isV6());
     if (!in.done() || !sane) return corrupt("endpoint");
     return row;
 }
@@ -143,8 +144,8 @@ Result<ProbeRow> decodeProbe(std::string_view value) {
     row.epoch = in.u32();
     row.mtu = in.u32();
     row.vtep = takeAddress(in);
-    const bool sane = row.mtu >= kLeastProbeMtu && row.mtu <= UINT16_MAX && !row.vtep.isAny() &&
-                      !row.vtep.isMulticast() && !row.vtep.isLoopback();
+    const bool sane = row.mtu >= kLeastMtu && row.mtu <= UINT16_MAX && !row.vtep.isAny() && !row.vtep.isMulticast() &&
+                      !row.vtep.isLoopback();
     if (!in.done() || !sane) return corrupt("probe");
     return row;
 }

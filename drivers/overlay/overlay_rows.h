@@ -16,6 +16,7 @@
 namespace weft {
 
 inline constexpr std::string_view kOverlayPrefix = "overlay/";
+inline constexpr uint64_t kLastStamp = uint64_t{1} << 43;  // of a row: in the year 2248
 
 // overlay/net/NAME: this host has the network.
 struct NetworkClaim {

@@ -14,38 +14,82 @@ void OverlayView::apply(kv::RowEvent event, const kv::Row& row) {
     }
     const auto key = parseOverlayKey(row.key);
     if (!key) return;
-    const Owned owned{row.owner, row.key};
+    const auto ignored = [&](const Error& error) {
+        logWarn("msg=\"ignore row\" key={} owner={} error={}", logValue(row.key), row.owner.brief(),
+                logValue(error.message));
+    };
+    const bool there = event == kv::RowEvent::Put;
     const std::lock_guard lock(mutex_);
-    rows_.erase(owned);
     if (key->endpoint) {
-        endpoints_[key->network].erase(owned);
-    } else {
-        claims_[key->network].erase(row.owner);
-    }
-    if (event == kv::RowEvent::Put) {
-        rows_.emplace(owned, row.value);
-        if (key->endpoint) {
-            if (auto decoded = decodeEndpoint(row.value)) {
-                endpoints_[key->network].emplace(owned, *decoded);
-            } else {
-                logWarn("msg=\"ignore row\" key={} owner={} error={}", row.key, row.owner.brief(),
-                        logValue(decoded.error().message));
-            }
-        } else if (auto decoded = decodeClaim(row.value)) {
-            claims_[key->network].emplace(row.owner, *std::move(decoded));
-        } else {
-            logWarn("msg=\"ignore row\" key={} owner={} error={}", row.key, row.owner.brief(),
-                    logValue(decoded.error().message));
+        std::optional<EndpointRow> endpoint;
+        if (there) {
+            const auto decoded = decodeEndpoint(row.value);
+            if (!decoded) ignored(decoded.error());
+            if (decoded) endpoint = *decoded;
         }
+        setEndpoint(key->network, {row.owner, row.key}, endpoint);
+    } else {
+        std::optional<NetworkClaim> claim;
+        if (there) {
+            auto decoded = decodeClaim(row.value);
+            if (!decoded) ignored(decoded.error());
+            if (decoded) claim = *std::move(decoded);
+        }
+        setClaim(key->network, row.owner, std::move(claim));
     }
-    if (const auto found = claims_.find(key->network); found != claims_.end() && found->second.empty()) {
-        claims_.erase(found);
-    }
-    if (const auto found = endpoints_.find(key->network); found != endpoints_.end() && found->second.empty()) {
-        endpoints_.erase(found);
-    }
-    marked_.insert(key->network);
     changed_.notify_all();
+}
+
+void OverlayView::setClaim(const std::string& network, const kv::NodeId& owner, std::optional<NetworkClaim> claim) {
+    auto& claims = claims_[network];
+    // Who shares a VNI with it is to look as well.
+    const auto markAll = [&](uint32_t vni) {
+        for (const std::string& name : byVni_[vni]) marked_[name].all = true;
+    };
+    if (const auto known = claims.find(owner); known != claims.end()) {
+        auto& names = byVni_[known->second.vni];
+        markAll(known->second.vni);
+        names.erase(names.find(network));
+        if (names.empty()) byVni_.erase(known->second.vni);
+        claims.erase(known);
+    }
+    if (claim) {
+        byVni_[claim->vni].insert(network);
+        markAll(claim->vni);
+        claims.emplace(owner, *std::move(claim));
+    }
+    if (claims.empty()) claims_.erase(network);
+    marked_[network].all = true;
+}
+
+void OverlayView::setEndpoint(const std::string& network, const Owned& owned, const std::optional<EndpointRow>& row) {
+    Endpoints& endpoints = endpoints_[network];
+    OverlayChanges& changes = marked_[network];
+    const auto unindex = [](auto& index, const auto& value, const Owned* known) {
+        for (auto [at, end] = index.equal_range(value); at != end; ++at) {
+            if (at->second == known) return static_cast<void>(index.erase(at));
+        }
+    };
+    if (const auto known = endpoints.rows.find(owned); known != endpoints.rows.end()) {
+        changes.add(known->second);
+        unindex(endpoints.byMac, known->second.mac, &known->first);
+        for (const IpAddress& address : answeredAddresses(known->second)) {
+            unindex(endpoints.byAddress, address, &known->first);
+        }
+        endpoints.rows.erase(known);
+    }
+    if (row) {
+        changes.add(*row);
+        const Owned* made = &endpoints.rows.emplace(owned, *row).first->first;
+        endpoints.byMac.emplace(row->mac, made);
+        for (const IpAddress& address : answeredAddresses(*row)) endpoints.byAddress.emplace(address, made);
+    }
+    if (endpoints.rows.empty()) endpoints_.erase(network);
+}
+
+void OverlayChanges::add(const EndpointRow& row) {
+    macs.insert(row.mac);
+    for (const IpAddress& address : answeredAddresses(row)) addresses.insert(address);
 }
 
 void OverlayView::onMember(const kv::Member& member) {
@@ -68,7 +112,9 @@ void OverlayView::hostsChanged() {
 std::set<IpAddress> OverlayView::addresses() const {
     const std::lock_guard lock(mutex_);
     std::set<IpAddress> all;
-    for (const auto& [id, record] : hosts_) all.insert(record.address.ip);
+    for (const auto& [id, record] : hosts_) {
+        if (!ledger_->strangers.contains(id)) all.insert(record.address.ip);
+    }
     return all;
 }
 
@@ -76,6 +122,7 @@ std::map<kv::NodeId, TunnelPlan::Peer> OverlayView::peers() const {
     const std::lock_guard lock(mutex_);
     std::map<kv::NodeId, TunnelPlan::Peer> all;
     for (const auto& [id, record] : hosts_) {
+        if (ledger_->strangers.contains(id)) continue;
         TunnelPlan::Peer& peer = all[id];
         peer.host = record.name;
         peer.vtep = record.address.ip;
@@ -94,49 +141,120 @@ bool OverlayView::awaitHosts(uint64_t& seen, std::chrono::nanoseconds patience) 
     return !stopping_;
 }
 
-std::vector<OverlayView::Claim> OverlayView::claims(const std::string& network) const {
+OverlayClaims OverlayView::claims() const {
     const std::lock_guard lock(mutex_);
-    std::vector<Claim> found;
-    if (const auto entry = claims_.find(network); entry != claims_.end()) {
-        for (const auto& [owner, claim] : entry->second) found.push_back({owner, claim});
-    }
-    return found;
-}
-
-std::map<std::string, std::vector<OverlayView::Claim>> OverlayView::claims() const {
-    const std::lock_guard lock(mutex_);
-    std::map<std::string, std::vector<Claim>> all;
+    OverlayClaims all;
     for (const auto& [network, claims] : claims_) {
         for (const auto& [owner, claim] : claims) all[network].push_back({owner, claim});
     }
     return all;
 }
 
-std::vector<OverlayView::Endpoint> OverlayView::endpoints(const std::string& network) const {
+OverlayClaims OverlayView::claimsAround(const std::string& network) const {
     const std::lock_guard lock(mutex_);
-    std::vector<Endpoint> found;
+    std::set<std::string> names{network};
+    if (const auto own = claims_.find(network); own != claims_.end()) {
+        std::set<uint32_t> vnis;
+        for (const auto& [owner, claim] : own->second) vnis.insert(claim.vni);
+        for (const uint32_t vni : vnis) names.insert(byVni_.at(vni).begin(), byVni_.at(vni).end());
+    }
+    OverlayClaims around;
+    for (const std::string& name : names) {
+        const auto claims = claims_.find(name);
+        if (claims == claims_.end()) continue;
+        for (const auto& [owner, claim] : claims->second) around[name].push_back({owner, claim});
+    }
+    return around;
+}
+
+std::vector<OverlayEndpoint> OverlayView::endpoints(const std::string& network) const {
+    const std::lock_guard lock(mutex_);
+    std::vector<OverlayEndpoint> found;
     if (const auto entry = endpoints_.find(network); entry != endpoints_.end()) {
-        for (const auto& [owned, row] : entry->second) found.push_back({owned.first, row});
+        found.reserve(entry->second.rows.size());
+        for (const auto& [owned, row] : entry->second.rows) found.push_back({owned.first, row});
     }
     return found;
 }
 
-std::map<std::string, std::string> OverlayView::rowsOf(const kv::NodeId& owner) const {
+std::vector<OverlayEndpoint> OverlayView::endpointsAround(const std::string& network, OverlayChanges& changes) const {
     const std::lock_guard lock(mutex_);
-    std::map<std::string, std::string> rows;
-    for (auto row = rows_.lower_bound({owner, {}}); row != rows_.end() && row->first.first == owner; ++row) {
-        rows.emplace(row->first.second, row->second);
+    const auto entry = endpoints_.find(network);
+    if (entry == endpoints_.end()) return {};
+    const Endpoints& endpoints = entry->second;
+    std::set<MacAddress> macs = changes.macs;
+    for (const MacAddress& mac : changes.macs) {
+        for (auto [at, end] = endpoints.byMac.equal_range(mac); at != end; ++at) {
+            for (const IpAddress& address : answeredAddresses(endpoints.rows.at(*at->second))) {
+                changes.addresses.insert(address);
+            }
+        }
     }
-    return rows;
+    for (const IpAddress& address : changes.addresses) {
+        for (auto [at, end] = endpoints.byAddress.equal_range(address); at != end; ++at) {
+            macs.insert(endpoints.rows.at(*at->second).mac);
+        }
+    }
+    std::vector<OverlayEndpoint> found;
+    for (const MacAddress& mac : macs) {
+        for (auto [at, end] = endpoints.byMac.equal_range(mac); at != end; ++at) {
+            found.push_back({at->second->first, endpoints.rows.at(*at->second)});
+        }
+    }
+    return found;
+}
+
+std::vector<OverlayEndpoint> OverlayView::endpointsWith(const std::string& network, const IpAddress& address) const {
+    const std::lock_guard lock(mutex_);
+    std::vector<OverlayEndpoint> found;
+    const auto entry = endpoints_.find(network);
+    if (entry == endpoints_.end()) return found;
+    for (auto [at, end] = entry->second.byAddress.equal_range(address); at != end; ++at) {
+        found.push_back({at->second->first, entry->second.rows.at(*at->second)});
+    }
+    return found;
+}
+
+std::set<std::string> OverlayView::networksOf(const kv::NodeId& owner) const {
+    const std::lock_guard lock(mutex_);
+    std::set<std::string> names;
+    for (const auto& [name, claims] : claims_) {
+        if (claims.contains(owner)) names.insert(name);
+    }
+    for (const auto& [name, endpoints] : endpoints_) {
+        const auto first = endpoints.rows.lower_bound({owner, {}});
+        if (first != endpoints.rows.end() && first->first.first == owner) names.insert(name);
+    }
+    return names;
+}
+
+void OverlayView::setLedger(std::shared_ptr<const LedgerFacts> facts) {
+    const std::lock_guard lock(mutex_);
+    if (facts == ledger_) return;
+    ledger_ = std::move(facts);
+    for (const auto& [name, claims] : claims_) marked_[name].all = true;
+    hostsChanged();
+}
+
+std::shared_ptr<const LedgerFacts> OverlayView::ledger() const {
+    const std::lock_guard lock(mutex_);
+    return ledger_;
 }
 
 void OverlayView::mark(const std::string& network) {
     const std::lock_guard lock(mutex_);
-    marked_.insert(network);
+    marked_[network].all = true;
     changed_.notify_all();
 }
 
-std::optional<std::set<std::string>> OverlayView::takeMarked(std::optional<std::chrono::nanoseconds> patience) {
+void OverlayView::mark(const std::string& network, const EndpointId& own) {
+    const std::lock_guard lock(mutex_);
+    marked_[network].own.insert(own);
+    changed_.notify_all();
+}
+
+std::optional<std::map<std::string, OverlayChanges>> OverlayView::takeMarked(
+    std::optional<std::chrono::nanoseconds> patience) {
     std::unique_lock lock(mutex_);
     const auto wakes = [this] { return stopping_ || !marked_.empty() || takenGeneration_ != generation_; };
     if (patience) {

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -12,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "drivers/overlay/overlay_plan.h"
 #include "drivers/overlay/overlay_rows.h"
 #include "drivers/overlay/tunnel_plan.h"
 #include "kv/member.h"
@@ -19,49 +21,66 @@
 
 namespace weft {
 
+// What changed of a network.
+struct OverlayChanges {
+    bool all = false;  // claims, hosts, or who knows
+    // Of rows of containers that came, changed or went.
+    std::set<MacAddress> macs;
+    std::set<IpAddress> addresses;
+    std::set<EndpointId> own;  // containers of this host
+
+    void add(const EndpointRow& row);
+};
+
 // Any thread; never blocks on more than its own mutex, so that the store's thread may call apply().
 class OverlayView {
 public:
-    struct Claim {
-        kv::NodeId owner;
-        NetworkClaim claim;
-
-        // The smaller is the network's truth.
-        [[nodiscard]] auto rank() const { return std::pair(claim.stamp, owner); }
-    };
-    struct Endpoint {
-        kv::NodeId owner;
-        EndpointRow row;
-
-        // The greater has the address.
-        [[nodiscard]] auto rank() const { return std::pair(row.stamp, owner); }
-    };
-
     void apply(kv::RowEvent event, const kv::Row& row);
     void onMember(const kv::Member& member);  // another host
 
+    // Of hosts that may send into tunnels: all but strangers to the ledger.
     [[nodiscard]] std::set<IpAddress> addresses() const;
     [[nodiscard]] std::map<kv::NodeId, TunnelPlan::Peer> peers() const;
     // Waits until addresses() or peers() are others than at `seen`, which is brought up to date, or the time is over.
     // False after stop().
     bool awaitHosts(uint64_t& seen, std::chrono::nanoseconds patience);
 
-    [[nodiscard]] std::vector<Claim> claims(const std::string& network) const;
-    [[nodiscard]] std::map<std::string, std::vector<Claim>> claims() const;
-    [[nodiscard]] std::vector<Endpoint> endpoints(const std::string& network) const;
-    // Keys and values of one host.
-    [[nodiscard]] std::map<std::string, std::string> rowsOf(const kv::NodeId& owner) const;
+    [[nodiscard]] OverlayClaims claims() const;
+    // Those of the network, and of every network that has one with a VNI of these.
+    [[nodiscard]] OverlayClaims claimsAround(const std::string& network) const;
+    [[nodiscard]] std::vector<OverlayEndpoint> endpoints(const std::string& network) const;
+    // What forwarding() needs of them to tell what becomes of these MACs and addresses. Adds addresses that change with
+    // the MACs.
+    [[nodiscard]] std::vector<OverlayEndpoint> endpointsAround(const std::string& network,
+                                                               OverlayChanges& changes) const;
+    [[nodiscard]] std::vector<OverlayEndpoint> endpointsWith(const std::string& network,
+                                                             const IpAddress& address) const;
+    // Networks that the host speaks of.
+    [[nodiscard]] std::set<std::string> networksOf(const kv::NodeId& owner) const;
+
+    void setLedger(std::shared_ptr<const LedgerFacts> facts);
+    [[nodiscard]] std::shared_ptr<const LedgerFacts> ledger() const;
 
     // Networks to look at again; those that change are marked by themselves.
     void mark(const std::string& network);
+    void mark(const std::string& network, const EndpointId& own);
     // Waits for some or for a host that came or went, at most that long when it is given; none after stop().
-    std::optional<std::set<std::string>> takeMarked(std::optional<std::chrono::nanoseconds> patience = {});
+    std::optional<std::map<std::string, OverlayChanges>> takeMarked(
+        std::optional<std::chrono::nanoseconds> patience = {});
     void stop();
 
 private:
     using Owned = std::pair<kv::NodeId, std::string>;  // owner, key
 
+    struct Endpoints {
+        std::map<Owned, EndpointRow> rows;
+        std::multimap<MacAddress, const Owned*> byMac;
+        std::multimap<IpAddress, const Owned*> byAddress;
+    };
+
     void hostsChanged();
+    void setClaim(const std::string& network, const kv::NodeId& owner, std::optional<NetworkClaim> claim);
+    void setEndpoint(const std::string& network, const Owned& owned, const std::optional<EndpointRow>& row);
 
     mutable std::mutex mutex_;
     std::condition_variable changed_;
@@ -69,10 +88,11 @@ private:
     std::map<kv::NodeId, ProbeRow> probes_;
     uint64_t generation_ = 1;       // of the two
     uint64_t takenGeneration_ = 0;  // by takeMarked()
+    std::shared_ptr<const LedgerFacts> ledger_ = std::make_shared<LedgerFacts>();
     std::map<std::string, std::map<kv::NodeId, NetworkClaim>> claims_;
-    std::map<std::string, std::map<Owned, EndpointRow>> endpoints_;
-    std::map<Owned, std::string> rows_;
-    std::set<std::string> marked_;
+    std::map<uint32_t, std::multiset<std::string>> byVni_;  // networks with such a claim, once a claim
+    std::map<std::string, Endpoints> endpoints_;
+    std::map<std::string, OverlayChanges> marked_;
     bool stopping_ = false;
 };
 

@@ -11,7 +11,8 @@ using namespace std::chrono_literals;
 
 constexpr std::chrono::seconds kAgain{2};  // to be sure
 
-std::string describe(TunnelState state, const TunnelFindings& findings) {
+// `helped`: it is so with offload alone.
+std::string describe(TunnelState state, const TunnelFindings& findings, bool helped) {
     const std::string size = std::to_string(findings.size);
     switch (state) {
         case TunnelState::Unknown:
@@ -25,6 +26,10 @@ std::string describe(TunnelState state, const TunnelFindings& findings) {
         case TunnelState::Cut:
             return "small packets pass, those of " + size + " bytes do not";
         case TunnelState::Damaged:
+            if (helped) {
+                return "TCP and UDP from here arrive whole only without checksum offload, which one host's word does "
+                       "not turn off for all";
+            }
             return findings.checksummed
                        ? "small packets pass, TCP stalls, also without checksum offload"
                        : "pings pass, TCP and UDP from here arrive damaged, also without checksum offload";
@@ -78,7 +83,7 @@ void TunnelPlan::setPeers(const std::map<kv::NodeId, Peer>& peers) {
         way.peer = peer;
         if (moved) {
             way.health = {};
-            way.doubted = way.trial = false;
+            way.doubted = way.trial = way.needs = false;
             way.due = in(kFirst / 2, 1);
         }
         way.health.id = id;
@@ -98,7 +103,7 @@ std::optional<TunnelPlan::Step> TunnelPlan::next() {
     }
     if (first == ways_.end()) return std::nullopt;
     const Way& way = first->second;
-    return Step{first->first, way.peer.host, way.peer.vtep, *way.peer.mtu, offload_ && !way.trial};
+    return Step{first->first, way.peer.host, way.peer.vtep, *way.peer.mtu, !way.trial};
 }
 
 Clock::Monotonic TunnelPlan::due() const {
@@ -120,13 +125,18 @@ std::optional<TunnelPlan::Change> TunnelPlan::found(const Step& step, const Tunn
 
     if (std::exchange(way.trial, false)) {
         const bool helps = state != TunnelState::Damaged && state != TunnelState::Closed;
-        if (helps) offload_ = false;
+        if (helps && !std::exchange(way.needs, true)) {
+            weigh();
+            if (offload_) askAnother();
+        }
+        if (helps && offload_) return conclude(way, TunnelState::Damaged, findings);
         return conclude(way, state == TunnelState::Good ? TunnelState::Healed : state, findings);
     }
     if (state == TunnelState::Good) {
-        way.doubted = false;
+        way.doubted = way.needs = false;
+        weigh();
         if (before == TunnelState::Good || before == TunnelState::Healed) rest_ = clock_.now() + kIdlePause;
-        return conclude(way, step.offload ? TunnelState::Good : TunnelState::Healed, findings);
+        return conclude(way, TunnelState::Good, findings);
     }
     // A host that is just dying or busy is no trouble.
     if (!std::exchange(way.doubted, true)) {
@@ -145,10 +155,24 @@ std::optional<TunnelPlan::Change> TunnelPlan::conclude(Way& way, TunnelState sta
     const bool good = state == TunnelState::Good || state == TunnelState::Healed;
     way.due = good ? in(kEvery, 0.2) : in(kTroubled, 0.2);
     way.doubted = !good;
-    way.health.detail = describe(state, findings);
+    way.health.detail = describe(state, findings, way.needs);
     const TunnelState was = std::exchange(way.health.state, state);
     if (was == state) return std::nullopt;
     return Change{was, way.health};
+}
+
+void TunnelPlan::weigh() {
+    const auto count = [this](const auto& is) { return std::count_if(ways_.begin(), ways_.end(), is); };
+    const auto needing = count([](const auto& way) { return way.second.needs; });
+    const auto answering = count([](const auto& way) { return way.second.peer.mtu.has_value(); });
+    offload_ = needing < std::min<ptrdiff_t>(2, std::max<ptrdiff_t>(answering, 1));
+}
+
+// Another host is to confirm it, or not.
+void TunnelPlan::askAnother() {
+    const auto other = std::find_if(ways_.begin(), ways_.end(),
+                                    [](const auto& way) { return !way.second.needs && way.second.peer.mtu; });
+    if (other != ways_.end()) other->second.due = std::min(other->second.due, clock_.now());
 }
 
 std::vector<TunnelHealth> TunnelPlan::health() const {

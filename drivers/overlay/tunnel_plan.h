@@ -6,7 +6,8 @@
 // leave that work to it: checksum offload of the tunnels is turned off.
 //
 // Ways are examined one at a time. When what this host sends is found damaged twice in a row, the same is tried without
-// offload; if that is well the tunnels get it so, until weftd starts anew.
+// offload. If that is well on the ways to two hosts (or to the only one there is) the tunnels get it so, until a way of
+// these is found well with offload: no host's word alone costs the others.
 #pragma once
 
 #include <chrono>
@@ -114,9 +115,12 @@ private:
         TunnelHealth health;
         bool doubted = false;  // the last examination was worse than the state
         bool trial = false;    // the next one is without offload
+        bool needs = false;    // the last trial helped
     };
 
     Clock::Monotonic in(std::chrono::nanoseconds time, double jitter);
+    void weigh();
+    void askAnother();
     std::optional<Change> conclude(Way& way, TunnelState state, const TunnelFindings& findings);
 
     const Clock& clock_;

@@ -96,19 +96,24 @@ void TunnelProbe::examine(const TunnelPlan::Step& step) {
         if (stopping_) return;
         const bool before = plan_.offload();
         change = plan_.found(step, findings);
-        turned = before && !plan_.offload();
-        if (turned) offloadWhy_ = "TCP to " + step.host + " passed only without";
+        turned = before != plan_.offload();
+        if (turned && before) offloadWhy_ = "TCP to " + step.host + " passed only without";
     }
     logDebug("tunnel probe host={} offload={} small={} large={} checksummed={} answered={} stream={} bytes={}",
              step.host, step.offload, findings.small, findings.large, findings.checksummed, findings.answered,
              findings.stream, findings.size);
     if (change) tell(*change);
     if (!turned) return;
-    logWarn(
-        "msg=\"the network damages what it is to finish of packets in tunnels: checksum offload is turned off on "
-        "them\" host={} see=\"weftctl doctor\"",
-        step.host);
-    if (const auto done = hooks_.turnOffloadOff(); !done) logError("{}", done.error().message);
+    const bool on = report().offload;
+    if (on) {
+        logInfo("msg=\"checksum offload is turned on again on tunnels: packets arrive whole\" host={}", step.host);
+    } else {
+        logWarn(
+            "msg=\"the network damages what it is to finish of packets in tunnels: checksum offload is turned off on "
+            "them\" host={} see=\"weftctl doctor\"",
+            step.host);
+    }
+    if (const auto done = hooks_.setOffload(on); !done) logError("{}", done.error().message);
 }
 
 TunnelReport TunnelProbe::report() const {

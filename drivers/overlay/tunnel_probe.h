@@ -33,7 +33,7 @@ public:
         std::function<Result<std::unique_ptr<ProbeLink>>()> open;
         std::function<Result<uint32_t>()> mtu;         // that containers have, or could have
         std::function<void(uint32_t)> offer;           // tells the others that this host answers probes of this MTU
-        std::function<Result<void>()> turnOffloadOff;  // on this host's tunnels
+        std::function<Result<void>(bool)> setOffload;  // on this host's tunnels
     };
 
     // `clock` must outlive it. It ends when `view` is stopped, or itself.

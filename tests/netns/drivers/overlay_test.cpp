@@ -1,5 +1,7 @@
 // Overlay networks between hosts in namespaces behind one switch: real links and packets, the gossip store simulated.
 
+#include <atomic>
+#include <memory>
 #include <thread>
 
 #include "drivers/names.h"
@@ -38,6 +40,22 @@ public:
         const std::lock_guard lock(mutex_);
         work(cluster_.node(host));
         cluster_.run(500ms);
+    }
+    kv::NodeId id(int host) {
+        const std::lock_guard lock(mutex_);
+        return cluster_.id(static_cast<size_t>(host) - 1);
+    }
+    void fillDisk(int host, bool full) {
+        const std::lock_guard lock(mutex_);
+        if (full) {
+            cluster_.fullDisks.insert(static_cast<size_t>(host) - 1);
+        } else {
+            cluster_.fullDisks.erase(static_cast<size_t>(host) - 1);
+        }
+    }
+    void pass(std::chrono::seconds time) {
+        const std::lock_guard lock(mutex_);
+        cluster_.run(time);
     }
     void part(std::vector<int> groups, std::chrono::seconds time) {
         const std::lock_guard lock(mutex_);
@@ -84,8 +102,10 @@ struct Host {
         portProgram = must(net::PortProgram::load(ns));
         const DriverContext context{*records, *netlink, *ports, firewall, *pools, clock, portProgram.get()};
         bridge = must(BridgeDriver::create(context));
-        overlay = must(OverlayDriver::create(context, *bridge, runner,
-                                             {.vtep = ip(vtep), .clustered = clustered, .swarm = swarm}, *pools));
+        overlay = must(OverlayDriver::create(
+            context, *bridge, runner,
+            {.vtep = ip(vtep), .clustered = clustered, .swarm = swarm, .ledger = [this] { return facts.load(); }},
+            *pools));
         must(bridge->reconcile(false));
         must(overlay->reconcile(false));
     }
@@ -98,6 +118,7 @@ struct Host {
 
     int number;
     bool clustered = false;
+    std::atomic<std::shared_ptr<const LedgerFacts>> facts = std::make_shared<const LedgerFacts>();
     net::NetNs ns = must(net::NetNs::create());
     Scratch scratch;
     SystemClock clock;
@@ -622,6 +643,50 @@ TEST_P(OverlayTest, OfTwoMadeApartTheLaterTakesTheVni) {
     EXPECT_EQ(ping(a, "10.32.0.12"), "");
     stop(1, a);
     stop(2, b);
+}
+
+// C4: a claim with a stamp of 0, the network's VNI and other subnets; B3: the same from a host of another ledger.
+TEST_P(OverlayTest, OneHostsWordCutsNobodyOffAndAStrangerIsNoPeer) {
+    createEverywhere();
+    Container a = run(1, 1, "11");
+    Container b = run(2, 2, "12");
+    ASSERT_TRUE(soon([&] { return knows(1, "10.32.0.12") && knows(2, "10.32.0.11"); }));
+    NetworkClaim claim;
+    claim.vni = host(1).overlay->status().at(0).vni;
+    claim.mtu = 1400;
+    claim.vtep = ip(vtep(3));
+    claim.port = 4789;
+    claim.gateways = {prefix("10.99.0.1/24")};
+    const size_t evil = gossip_.add();
+    gossip_.work(evil, [&](kv::Node& node) { node.put(networkKey("backend"), encode(claim), [](const auto&) {}); });
+    EXPECT_EQ(ping(a, "10.32.0.12"), "");
+    EXPECT_EQ(host(1).overlay->status().at(0).hosts.size(), 2U);
+    EXPECT_EQ(host(1).overlay->status().at(0).conflict, "");
+
+    const auto facts = std::make_shared<LedgerFacts>();
+    facts->strangers.insert(gossip_.id(host(2).number));
+    host(1).facts = facts;
+    EXPECT_TRUE(soon([&] { return !host(1).overlay->status().at(0).conflict.empty(); }));
+    EXPECT_TRUE(soon([&] { return !knows(1, "10.32.0.12"); }));
+    EXPECT_THAT(host(1).overlay->status().at(0).conflict, HasSubstr(vtep(2)));
+    EXPECT_EQ(host(1).overlay->status().at(0).hosts, std::vector{ip(vtep(3))});
+    stop(1, a);
+    stop(2, b);
+}
+
+// D1: the row of a container is written when there is room again, and the row of one that ended goes.
+TEST_P(OverlayTest, ADiskThatWasFullForAMomentLeavesNothingBehind) {
+    createEverywhere();
+    Container gone = run(1, 1, "11");
+    ASSERT_TRUE(soon([&] { return knows(2, "10.32.0.11"); }));
+    gossip_.fillDisk(host(1).number, true);
+    stop(1, gone);
+    Container a = run(1, 2, "12");
+    gossip_.fillDisk(host(1).number, false);
+    gossip_.pass(5s);
+    EXPECT_TRUE(soon([&] { return knows(2, "10.32.0.12"); }));
+    EXPECT_TRUE(soon([&] { return !knows(2, "10.32.0.11"); }));
+    stop(1, a);
 }
 
 TEST_P(OverlayTest, OfTwoMadeApartWithOtherSubnetsTheLaterStaysApartAndSaysSo) {

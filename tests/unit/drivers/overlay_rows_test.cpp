@@ -51,6 +51,20 @@ TEST(OverlayRows, FitTheStoreWithManySubnetsAndLongNames) {
     EXPECT_TRUE(kv::withinLimits(endpointKey(name, EndpointId(std::string(64, 'e'))), encode(endpoint())));
 }
 
+TEST(OverlayRows, OfNoTimeOrMtuThatCanBeAreCorrupt) {
+    NetworkClaim late = claim();
+    late.stamp = kLastStamp;
+    EXPECT_TRUE(decodeClaim(encode(late)));
+    late.stamp = UINT64_MAX;  // whoever counted on from it would begin anew
+    EXPECT_FALSE(decodeClaim(encode(late)));
+    NetworkClaim narrow = claim();
+    narrow.mtu = 0;  // who joined the network would take it over
+    EXPECT_FALSE(decodeClaim(encode(narrow)));
+    EndpointRow row = endpoint();
+    row.stamp = kLastStamp + 1;
+    EXPECT_FALSE(decodeEndpoint(encode(row)));
+}
+
 TEST(OverlayRows, DamagedOnesAreCorrupt) {
     for (const std::string& whole : {encode(claim()), encode(endpoint()), encode(probe())}) {
         for (size_t size = 0; size < whole.size(); ++size) {
@@ -95,17 +109,16 @@ TEST(OverlayView, HoldsWhatIsVisibleAndNothingDamaged) {
     OverlayView view;
     kv::Row row{.owner = {{1}}, .key = networkKey("web"), .value = encode(claim())};
     view.apply(kv::RowEvent::Put, row);
-    ASSERT_EQ(view.claims("web").size(), 1U);
-    EXPECT_EQ(view.takeMarked(), std::set<std::string>{"web"});
+    ASSERT_EQ(view.claims().at("web").size(), 1U);
+    EXPECT_EQ(view.networksOf(row.owner), std::set<std::string>{"web"});
+    EXPECT_TRUE(view.takeMarked()->at("web").all);
     view.apply(kv::RowEvent::Suspended, row);
-    EXPECT_TRUE(view.claims("web").empty());
+    EXPECT_TRUE(view.claims().empty());
     view.apply(kv::RowEvent::Put, row);
     row.value = "x";  // a damaged value hides the one before
     view.apply(kv::RowEvent::Put, row);
-    EXPECT_TRUE(view.claims("web").empty());
-    EXPECT_EQ(view.rowsOf(row.owner).size(), 1U);
-    view.apply(kv::RowEvent::Deleted, row);
-    EXPECT_TRUE(view.rowsOf(row.owner).empty());
+    EXPECT_TRUE(view.claims().empty());
+    EXPECT_TRUE(view.networksOf(row.owner).empty());
 }
 
 TEST(OverlayView, ExaminesHostsThatSayInThisLifeThatTheyAnswer) {
@@ -129,7 +142,7 @@ TEST(OverlayView, ExaminesHostsThatSayInThisLifeThatTheyAnswer) {
     member.record.incarnation = uint64_t{3} << 32;
     view.onMember(member);
     EXPECT_EQ(view.peers().at(member.id), (TunnelPlan::Peer{"other", must(IpAddress::parse("192.0.2.7")), 1450}));
-    EXPECT_EQ(view.takeMarked(), std::set<std::string>()) << "wakes, for the firewall";
+    EXPECT_TRUE(view.takeMarked()->empty()) << "wakes, for the firewall";
 
     member.state = kv::MemberState::Suspect;
     view.onMember(member);

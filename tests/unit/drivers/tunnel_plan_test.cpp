@@ -113,7 +113,7 @@ TEST_F(TunnelPlanTest, OneBadExaminationIsNotBelieved) {
     EXPECT_EQ(state(), TunnelState::Good);
 }
 
-TEST_F(TunnelPlanTest, DamageIsTriedWithoutOffloadAndThatStaysForAllWays) {
+TEST_F(TunnelPlanTest, DamageIsTriedWithoutOffloadAndThatStaysWhileItIsNeeded) {
     plan_.setPeers({{node(1), peer(1)}});
     EXPECT_TRUE(step(kOursDamaged).offload);
     EXPECT_TRUE(step(kOursDamaged).offload) << "to be sure";
@@ -121,11 +121,39 @@ TEST_F(TunnelPlanTest, DamageIsTriedWithoutOffloadAndThatStaysForAllWays) {
     EXPECT_FALSE(step(kFine).offload) << "the trial";
     EXPECT_FALSE(plan_.offload());
     EXPECT_EQ(state(), TunnelState::Healed);
-    plan_.setPeers({{node(1), peer(1)}, {node(2), peer(2)}});
-    const auto other = step(kFine);
-    EXPECT_EQ(other.peer, node(2));
-    EXPECT_FALSE(other.offload);
+    // Whether it still is.
+    EXPECT_TRUE(step(kOursDamaged).offload);
+    EXPECT_TRUE(step(kOursDamaged).offload);
+    EXPECT_FALSE(step(kFine).offload);
+    EXPECT_FALSE(change_) << "nothing to tell";
+    EXPECT_FALSE(plan_.offload());
+    EXPECT_TRUE(step(kFine).offload);
+    EXPECT_EQ(state(), TunnelState::Good);
+    EXPECT_TRUE(plan_.offload()) << "the NIC was mended";
+}
+
+// C7: one member that answers probes with checksums from the third on.
+TEST_F(TunnelPlanTest, NoHostAloneTurnsOffloadOffForTheOthers) {
+    plan_.setPeers({{node(1), peer(1)}, {node(2), peer(2)}, {node(3), peer(3)}});
+    const auto examine = [&](const std::map<uint8_t, TunnelFindings>& withOffload, int times) {
+        for (int i = 0; i < times; ++i) {
+            clock_.advance(TunnelPlan::kEvery * 2);
+            const auto asked = plan_.next();
+            ASSERT_TRUE(asked);
+            plan_.found(*asked, asked->offload ? withOffload.at(asked->peer.bytes[0]) : kFine);
+        }
+    };
+    examine({{1, kOursDamaged}, {2, kFine}, {3, kFine}}, 30);
+    EXPECT_TRUE(plan_.offload());
+    EXPECT_EQ(state(1), TunnelState::Damaged);
+    EXPECT_EQ(state(2), TunnelState::Good);
+    examine({{1, kOursDamaged}, {2, kOursDamaged}, {3, kFine}}, 30);
+    EXPECT_FALSE(plan_.offload()) << "two say so";
+    EXPECT_EQ(state(1), TunnelState::Healed);
     EXPECT_EQ(state(2), TunnelState::Healed);
+    EXPECT_EQ(state(3), TunnelState::Good);
+    examine({{1, kOursDamaged}, {2, kFine}, {3, kFine}}, 30);
+    EXPECT_TRUE(plan_.offload()) << "and comes back";
 }
 
 TEST_F(TunnelPlanTest, AStreamThatStallsIsTriedToo) {
