@@ -588,6 +588,11 @@ std::vector<Check> Daemon::doctor() {
     } else {
         checks.push_back({"kernel state", Health::Good, "as in weft's records", ""});
     }
+    for (const auto& [id, error] : bridge_->unreadable()) {
+        checks.push_back({"network " + id.brief(), Health::Bad,
+                          "its record cannot be read, so nothing gets in or out of it: " + error.message,
+                          "install the weftd that made it, or remove the network and create it again"});
+    }
     for (std::string& warning : gossip_->warnings()) {
         checks.push_back({"cluster", Health::Warning, std::move(warning), ""});
     }

@@ -115,6 +115,22 @@ firewall::Network BridgeDriver::rulesOf(const Network& network) {
     return rules;
 }
 
+// Without its options nobody knows what it may do; its bridge and containers are there all the same.
+firewall::Network BridgeDriver::closedRulesOf(const NetworkRecord& record) {
+    firewall::Network rules;
+    rules.id = record.request.networkId;
+    rules.bridge = record.link;
+    for (const auto* family : {&record.request.ipv4, &record.request.ipv6}) {
+        for (const IpamData& subnet : *family) {
+            if (subnet.pool.length() != 0) rules.subnets.push_back(subnet.pool.network());
+        }
+    }
+    rules.internal = true;
+    rules.icc = false;
+    rules.resolve = record.mode == kOverlayMode;
+    return rules;
+}
+
 firewall::Endpoint BridgeDriver::rulesOf(const EndpointRecord& endpoint) {
     return {endpoint.endpointId, endpoint.networkId, endpoint.published};
 }

@@ -62,6 +62,10 @@ public:
     // What the rules are to do, by the records.
     [[nodiscard]] firewall::Intent intent() const;
 
+    // Networks whose record cannot be read (its options are of another weft, or were edited), and why. Their rules let
+    // nothing in or out until the record is readable again or the network is removed.
+    [[nodiscard]] std::vector<std::pair<NetworkId, Error>> unreadable() const;
+
     // Only the rules: quick, for when a notification says that somebody touched them.
     Result<std::vector<Repair>> reconcileFirewall(bool dryRun);
 
@@ -105,6 +109,7 @@ private:
     static Result<Network> read(NetworkPtr record);
     Result<Network> load(const NetworkId& networkId) const;
     static firewall::Network rulesOf(const Network& network);
+    static firewall::Network closedRulesOf(const NetworkRecord& record);
     static firewall::Endpoint rulesOf(const EndpointRecord& endpoint);
     // Network
     Result<void> checkSubnets(const Network& network);

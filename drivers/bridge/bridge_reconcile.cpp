@@ -23,12 +23,21 @@ constexpr std::chrono::milliseconds kRulesPatience{4000};
 firewall::Intent BridgeDriver::intent() const {
     firewall::Intent intent;
     for (const NetworkPtr& record : myNetworks()) {
-        if (const auto network = read(record)) intent.networks.push_back(rulesOf(*network));
+        const auto network = read(record);
+        intent.networks.push_back(network ? rulesOf(*network) : closedRulesOf(*record));
         for (const EndpointPtr& endpoint : context_.records.endpoints(record->request.networkId)) {
             if (!endpoint->published.empty()) intent.endpoints.push_back(rulesOf(*endpoint));
         }
     }
     return intent;
+}
+
+std::vector<std::pair<NetworkId, Error>> BridgeDriver::unreadable() const {
+    std::vector<std::pair<NetworkId, Error>> found;
+    for (const NetworkPtr& record : myNetworks()) {
+        if (const auto network = read(record); !network) found.emplace_back(record->request.networkId, network.error());
+    }
+    return found;
 }
 
 Result<std::vector<Repair>> BridgeDriver::reconcileFirewall(bool dryRun) {

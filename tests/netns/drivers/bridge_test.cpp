@@ -26,6 +26,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
+using ::testing::SizeIs;
 
 class BridgeTest : public EngineLab {
 protected:
@@ -133,6 +134,28 @@ TEST_F(BridgeTest, ANetworkWhoseSubnetWasGivenBackGoes) {
     EXPECT_EQ(recorder_.kernel.networks.size(), 1U);
     must(d.bridge->deleteNetwork(gone.networkId));
     must(d.bridge->deleteNetwork(stays.networkId));
+}
+
+// By another weft, or by hand.
+TEST_F(BridgeTest, ANetworkWhoseOptionsCannotBeReadIsClosedNotOpened) {
+    const auto request = networkRequest(1, "10.20.0.0/24");
+    createNetwork(request);
+    NetworkRecord record = *d.records->network(request.networkId);
+    const std::string bridge = record.link;
+    record.request.options["weft.option.of.tomorrow"] = "1";
+    must(d.records->put(std::move(record)).wait());
+    restart();
+    ASSERT_TRUE(recorder_.kernel.networks.contains(request.networkId));
+    const firewall::Network& rules = recorder_.kernel.networks.at(request.networkId);
+    EXPECT_TRUE(rules.internal);
+    EXPECT_FALSE(rules.icc);
+    EXPECT_EQ(rules.bridge, bridge);
+    EXPECT_THAT(rules.subnets, ElementsAre(prefix("10.20.0.0/24")));
+    ASSERT_THAT(d.bridge->unreadable(), SizeIs(1));
+    EXPECT_THAT(d.bridge->unreadable().at(0).second.message, HasSubstr("weft.option.of.tomorrow"));
+    must(d.bridge->deleteNetwork(request.networkId));
+    EXPECT_THAT(d.bridge->unreadable(), IsEmpty());
+    EXPECT_THAT(recorder_.kernel.networks, IsEmpty());
 }
 
 TEST_F(BridgeTest, RulesAreRepairedWhileOthersChangeThem) {
