@@ -408,7 +408,7 @@ Result<void> Daemon::startNames() {
 Result<void> Daemon::startSharedNetworks() {
     if (config_.swarm) return {};
     SharedNetworksConfig shared{config_.dockerSocket, config_.labels, {}};
-    shared.removeForgotten = [this](const std::string& name, const std::set<NetworkId>& known) {
+    shared.removeForgotten = [this](const std::string& name, const EngineKnows& known) {
         return overlay_->removeForgotten(name, known);
     };
     WEFT_ASSIGN(sharedNetworks_, SharedNetworks::start(std::move(shared), *gossip_, clock_));

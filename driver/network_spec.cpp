@@ -254,12 +254,15 @@ const NetworkRow* truthOf(const std::vector<NetworkRow>& rows, Clock::Wall now) 
     };
     const auto oldest = std::chrono::duration_cast<std::chrono::milliseconds>((now - kRemovalKept).time_since_epoch());
     const NetworkRow* best = nullptr;
+    bool obeyed = true;
     for (const NetworkRow& row : rows) {
-        const bool forgotten = !row.spec && std::cmp_less(row.stamp, oldest.count());
-        if (row.state == HostState::Draft || forgotten) continue;
+        if (row.state == HostState::Draft) continue;
         if (best == nullptr || rank(*best) < rank(row)) best = &row;
+        const auto pending = {HostState::Waiting, HostState::Failed, HostState::InUse};
+        obeyed = obeyed && !row.spec && std::find(pending.begin(), pending.end(), row.state) == pending.end();
     }
-    return best;
+    // A removal is not forgotten by its stamp alone: it may be from a host whose clock is behind.
+    return obeyed && best != nullptr && std::cmp_less(best->stamp, oldest.count()) ? nullptr : best;
 }
 
 NetworkPlan plan(const NetworkRow& truth, const std::vector<std::string>& hostLabels,

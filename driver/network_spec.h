@@ -27,7 +27,7 @@ namespace weft::driver {
 inline constexpr std::string_view kSharedNetworkPrefix = "networks/";
 // Of the engine's networks: the stamp of the spec it was made by. Without it the network is the user's own.
 inline constexpr const char* kStampLabel = "weft.stamp";
-// A removal is remembered that long, for hosts that are away.
+// A removal is remembered that long, for hosts that are away; and until all others have followed it.
 inline constexpr std::chrono::days kRemovalKept{30};
 
 struct NetworkSpec {
@@ -81,7 +81,7 @@ struct NetworkRow {
 Result<std::string> encode(const std::string& name, NetworkRow row);
 Result<NetworkRow> decodeNetworkRow(std::string_view value);  // Corrupt
 
-// The truth among rows of one network; null: drafts only, or a removal of long ago.
+// The truth among rows of one network; null: drafts only, or a removal of long ago that all these have followed.
 const NetworkRow* truthOf(const std::vector<NetworkRow>& rows, Clock::Wall now);
 
 // A network of this host's engine.

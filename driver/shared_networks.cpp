@@ -22,6 +22,10 @@ constexpr std::chrono::milliseconds kWhileRefused{10'000};
 constexpr std::chrono::milliseconds kWhileAway{1'000};
 // An engine tries a plugin for 30 s before it gives up.
 constexpr std::chrono::seconds kDraftKept{35};
+// The driver has a network before the engine lists it.
+constexpr std::chrono::seconds kUnknownGrace{60};
+// However often rows change, the engine is asked once in this time.
+constexpr std::chrono::milliseconds kAtMostEvery{500};
 constexpr size_t kMaxUsersNamed = 10;
 
 Clock::Wall timeOf(uint64_t stamp) {
@@ -161,7 +165,10 @@ void SharedNetworks::work() {
     for (;;) {
         {
             std::unique_lock lock(wakeup_->mutex);
-            wakeup_->cause.wait_for(lock, patience, [this] { return wakeup_->changed || wakeup_->stopping; });
+            const auto stopping = [this] { return wakeup_->stopping; };
+            if (wakeup_->cause.wait_for(lock, std::min(patience, kAtMostEvery), stopping)) return;
+            wakeup_->cause.wait_for(lock, patience - std::min(patience, kAtMostEvery),
+                                    [this] { return wakeup_->changed || wakeup_->stopping; });
             if (wakeup_->stopping) return;
             wakeup_->changed = false;
         }
@@ -176,6 +183,7 @@ Result<std::chrono::milliseconds> SharedNetworks::settle() {
     const std::lock_guard lock(engineUse_);
     WEFT_ASSIGN(Known known, read());
     auto patience = kRegularly;
+    std::erase_if(unknownSince_, [this](const auto& entry) { return clock_.now() - entry.second > 10 * kUnknownGrace; });
     if (known.networks.empty()) return patience;
     const auto engine = engineNetworks();
     for (const auto& [name, rows] : known.networks) {
@@ -195,7 +203,9 @@ Result<std::chrono::milliseconds> SharedNetworks::settle(const std::string& name
         if (!made && clock_.wall() < timeOf(own->stamp) + kDraftKept) return kWhileAway;
         if (made) own->state = HostState::Ready;
     }
-    if (own != nullptr && own->state != HostState::ByHand) WEFT_TRY(config_.removeForgotten(name, engine.ids));
+    if (own != nullptr && own->state != HostState::ByHand) {
+        WEFT_TRY(config_.removeForgotten(name, [&](const NetworkId& id) { return engineKnows(id, engine); }));
+    }
     const auto truth = known.truth(name, clock_.wall());
     if (!truth) {
         WEFT_TRY(kv::erase(runner_, keyOf(name)));
@@ -290,6 +300,20 @@ Result<SharedNetworks::Engine> SharedNetworks::engineNetworks() {
         return makeError(ErrorCode::Internal, fmt::format("engine: /networks: {}", error.what()));
     }
     return engine;
+}
+
+// In doubt it does: what is made right now is not in `engine`, and is not told by the engine either.
+Result<bool> SharedNetworks::engineKnows(const NetworkId& id, const Engine& engine) {
+    if (engine.ids.contains(id)) {
+        unknownSince_.erase(id);
+        return true;
+    }
+    const auto since = unknownSince_.try_emplace(id, clock_.now()).first->second;
+    if (clock_.now() - since < kUnknownGrace) return true;
+    const auto network = engine_.get("/networks/" + id.str());
+    if (!network && network.error().code != ErrorCode::NotFound) return network.error();
+    unknownSince_.erase(id);
+    return network.has_value();
 }
 
 Result<void> SharedNetworks::say(const std::string& name, const NetworkRow& row) {

@@ -13,7 +13,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -41,11 +40,14 @@ struct SharedNetwork {
     std::vector<HostReport> hosts;    // all members
 };
 
+// Whether the engine has the network, or may be about to have it.
+using EngineKnows = std::function<Result<bool>(const NetworkId&)>;
+
 struct SharedNetworksConfig {
     std::string engineSocket;
     std::vector<std::string> hostLabels;  // a spec's `hosts` names one of them
     // OverlayDriver::removeForgotten()
-    std::function<Result<void>(const std::string& name, const std::set<NetworkId>& known)> removeForgotten;
+    std::function<Result<void>(const std::string& name, const EngineKnows& known)> removeForgotten;
 };
 
 class SharedNetworks {
@@ -94,6 +96,7 @@ private:
     Result<nlohmann::json> containersOn(const std::string& path);
     Result<void> takeOff(const std::string& path);
     Result<Engine> engineNetworks();
+    Result<bool> engineKnows(const NetworkId& id, const Engine& engine);
     Result<std::string> usersOf(const std::string& name, const std::vector<kv::Member>& members);
     Result<void> say(const std::string& name, const NetworkRow& row);
 
@@ -102,6 +105,7 @@ private:
     const Clock& clock_;
     std::mutex engineUse_;
     EngineClient engine_;
+    std::map<NetworkId, Clock::Monotonic> unknownSince_;  // with engineUse_ held
     const std::shared_ptr<Wakeup> wakeup_ = std::make_shared<Wakeup>();
     kv::WatchId watch_ = 0;
     std::thread thread_;

@@ -484,11 +484,12 @@ Result<void> OverlayDriver::deleteNetwork(const NetworkId& networkId) {
     return outcome;
 }
 
-Result<void> OverlayDriver::removeForgotten(const std::string& name, const std::set<NetworkId>& known) {
+Result<void> OverlayDriver::removeForgotten(const std::string& name, const EngineKnows& known) {
     const NetworkPtr record = find(name);
-    if (!record || known.contains(record->request.networkId)) return {};
+    if (!record || context_.records.endpointCount(record->request.networkId) != 0) return {};
     const NetworkId id = record->request.networkId;
-    if (!context_.records.endpoints(id).empty()) return {};
+    WEFT_ASSIGN(const bool stays, known(id));
+    if (stays) return {};
     logInfo("network that the engine forgot removed network={} name={}", id.brief(), logValue(name));
     return deleteNetwork(id);
 }

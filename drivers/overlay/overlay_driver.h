@@ -66,6 +66,8 @@ struct OverlayWay {
     std::optional<MacAddress> neighbour;  // what the bridge answers to who asks for the address
 };
 
+using EngineKnows = std::function<Result<bool>(const NetworkId&)>;
+
 class OverlayDriver final : public NetworkDriver,
                             public ExternalConnectivity,
                             public SwarmAllocation,
@@ -103,9 +105,9 @@ public:
     // What a person should know of this host's part.
     [[nodiscard]] std::vector<std::string> warnings() const;
 
-    // Removes the network of that name if no container is on it and it is none of `known`, the engine's: then the
+    // Removes the network of that name if no container is on it and `known` says that the engine has it not: then the
     // engine forgot it while weftd could not be told.
-    Result<void> removeForgotten(const std::string& name, const std::set<NetworkId>& known);
+    Result<void> removeForgotten(const std::string& name, const EngineKnows& known);
 
     // The tunnels, their tables against a dump, and this host's rows; after the bridge driver's.
     Result<std::vector<Repair>> reconcile(bool dryRun) override;

@@ -117,10 +117,13 @@ TEST(Truth, IsTheLatestThatIsNoDraft) {
     EXPECT_EQ(truth(rows), &rows[1]);
 
     clock.advance(kRemovalKept + std::chrono::seconds(1));
-    rows = {row(now, {})};
+    rows = {row(now, {}, HostState::Removed)};
     EXPECT_EQ(truth(rows), nullptr) << "a removal of long ago";
+    // Of a host whose clock is far behind.
     rows.push_back(row(now - 1, spec()));
-    EXPECT_EQ(truth(rows), &rows[1]);
+    EXPECT_EQ(truth(rows), &rows[0]) << "another host has not followed yet";
+    rows[1] = row(now, {}, HostState::InUse);
+    EXPECT_NE(truth(rows), nullptr) << "another host has containers on it";
 }
 
 // Whoever hears of two made in the same millisecond must choose alike, in any order.

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <atomic>
 #include <functional>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -44,6 +45,16 @@ public:
         socket_.reset();
     }
 
+    // How often /networks/NAME was asked for.
+    int asked(const std::string& name) {
+        const std::lock_guard lock(mutex_);
+        return asked_[name];
+    }
+    // Of the list of all networks; those of one name are answered meanwhile.
+    void hide(bool hidden) {
+        const std::lock_guard lock(mutex_);
+        hidden_ = hidden;
+    }
     // Name and labels, as made; users are containers on all networks.
     void add(const std::string& name, const Json& labels) {
         const std::lock_guard lock(mutex_);
@@ -53,6 +64,10 @@ public:
         const std::lock_guard lock(mutex_);
         const auto found = networks_.find(name);
         return found == networks_.end() ? std::nullopt : std::optional(found->second);
+    }
+    void remove(const std::string& name) {
+        const std::lock_guard lock(mutex_);
+        networks_.erase(name);
     }
     void setUsers(const Json& users) {
         const std::lock_guard lock(mutex_);
@@ -69,7 +84,7 @@ private:
         const std::string id = request.path.substr(std::string("/networks").size());
         if (id.empty()) {
             Json list = Json::array();
-            for (const auto& [name, labels] : networks_)
+            for (const auto& [name, labels] : hidden_ ? decltype(networks_)() : networks_)
                 list.push_back({{"Id", name}, {"Name", name}, {"Labels", labels}});
             return {200, list.dump()};
         }
@@ -83,7 +98,11 @@ private:
             users_.erase(Json::parse(request.body).at("Container").get<std::string>());
             return {200, ""};
         }
-        if (request.method == "GET") return {200, Json{{"Containers", users_}}.dump()};
+        if (request.method == "GET") {
+            ++asked_[id.substr(1)];
+            if (!networks_.contains(id.substr(1))) return {404, R"({"message":"not found"})"};
+            return {200, Json{{"Containers", users_}}.dump()};
+        }
         if (!users_.empty()) return {403, R"({"message":"has active endpoints"})"};
         networks_.erase(id.substr(1));
         return {204, ""};
@@ -92,10 +111,22 @@ private:
     const std::string path_;
     std::mutex mutex_;
     std::map<std::string, Json> networks_;
+    std::map<std::string, int> asked_;
+    bool hidden_ = false;
     Json users_ = Json::object();
     std::string refusal_;
     std::optional<ListeningSocket> socket_;
     std::unique_ptr<HttpServer> server_;
+};
+
+class ShiftedClock final : public Clock {
+public:
+    [[nodiscard]] Monotonic now() const override { return std::chrono::steady_clock::now() + shift_.load(); }
+    [[nodiscard]] Wall wall() const override { return std::chrono::system_clock::now(); }
+    void advance(std::chrono::seconds by) { shift_ = shift_.load() + by; }
+
+private:
+    std::atomic<std::chrono::seconds> shift_{0s};
 };
 
 class SharedNetworksTest : public ::testing::Test {
@@ -113,9 +144,10 @@ protected:
     void start() {
         networks_.reset();
         SharedNetworksConfig config{directory_.file("docker.sock"), {"web"}, {}};
-        config.removeForgotten = [this](const std::string& name, const std::set<NetworkId>& known) -> Result<void> {
+        config.removeForgotten = [this](const std::string& name, const EngineKnows& known) -> Result<void> {
+            const auto stays = known(NetworkId(name));
             const std::lock_guard lock(mutex_);
-            lookedFor_[name] = known;
+            if (stays) ++(*stays ? kept_ : forgotten_)[name];
             return {};
         };
         networks_ = must(SharedNetworks::start(std::move(config), *gossip_, clock_));
@@ -146,10 +178,11 @@ protected:
     }
 
     std::mutex mutex_;
-    std::map<std::string, std::set<NetworkId>> lookedFor_;  // as forgotten by the engine
+    std::map<std::string, int> kept_;       // how often it was said that the engine has it
+    std::map<std::string, int> forgotten_;  // or has not
     TempDir directory_;
     Metrics metrics_;
-    SystemClock clock_;
+    ShiftedClock clock_;
     std::unique_ptr<Database> database_;
     std::unique_ptr<kv::Service> gossip_;
     FakeEngine engine_{directory_.file("docker.sock")};
@@ -208,7 +241,50 @@ TEST_F(SharedNetworksTest, FinishesADraftThatTheEngineHasAndForgetsOneItHasNot) 
     EXPECT_TRUE(soonIs("lost", HostState::Removed));
     EXPECT_FALSE(engine_.labels("lost"));
     const std::lock_guard lock(mutex_);
-    EXPECT_EQ(lookedFor_.at("lost"), std::set{NetworkId("made")}) << "the driver may have what the engine has not";
+    EXPECT_GT(kept_["lost"], 0) << "the driver may have what the engine has not";
+}
+
+TEST_F(SharedNetworksTest, AskAgainBeforeANetworkIsTakenForForgotten) {
+    const auto count = [this](std::map<std::string, int>& of, const std::string& name) {
+        const std::lock_guard lock(mutex_);
+        return of[name];
+    };
+    int turns = 0;
+    const auto turn = [&] {  // a look at all networks, started after this call
+        for (int i = 0; i < 2; ++i) {
+            const int before = count(kept_, "shop") + count(forgotten_, "shop");
+            must(kv::put(*gossip_, "networks/other", must(encode("other", {.stamp = static_cast<uint64_t>(++turns)}))));
+            ASSERT_TRUE(soon([&] { return count(kept_, "shop") + count(forgotten_, "shop") > before; }));
+        }
+    };
+    must(networks_->create(spec("shop")));
+    must(networks_->remove("shop", false));
+    ASSERT_TRUE(soonIs("shop", HostState::Removed));
+    turn();
+    // What was made a moment ago is in nobody's list.
+    EXPECT_EQ(count(forgotten_, "shop"), 0);
+    EXPECT_EQ(engine_.asked("shop"), 0);
+    clock_.advance(61s);
+    engine_.add("shop", nullptr);
+    engine_.hide(true);
+    turn();
+    EXPECT_EQ(count(forgotten_, "shop"), 0) << "made after the list was asked for";
+    EXPECT_GT(engine_.asked("shop"), 0);
+    engine_.remove("shop");
+    clock_.advance(61s);
+    turn();
+    clock_.advance(61s);
+    turn();
+    EXPECT_GT(count(forgotten_, "shop"), 0);
+}
+
+TEST_F(SharedNetworksTest, ARowMayNotSpeakOfAnotherNetwork) {
+    must(kv::put(*gossip_, "networks/shop",
+                 must(encode("shop", {.stamp = 1, .spec = spec("mine"), .state = HostState::Ready}))));
+    must(networks_->create(spec("after")));
+    EXPECT_TRUE(soonIs("after", HostState::Ready));
+    EXPECT_EQ(stateOf("shop"), HostState::Removed);
+    EXPECT_FALSE(engine_.labels("mine"));
 }
 
 TEST_F(SharedNetworksTest, WaitsForAnEngineThatIsStillMakingADraft) {
