@@ -66,6 +66,10 @@ namespace {
 using Time = std::chrono::steady_clock::time_point;
 
 constexpr std::chrono::seconds kReconcileEvery{60};
+// Any user of the host may connect there.
+constexpr size_t kMetricsConnections = 32;
+constexpr size_t kMetricsWorkers = 2;
+constexpr std::chrono::seconds kMetricsIdle{120};  // longer than the interval of a scrape
 // After one that could not look at a mode's state, or not write its rules.
 constexpr std::chrono::seconds kReconcileAgain{5};
 constexpr std::chrono::seconds kCollectEvery{10};
@@ -477,8 +481,12 @@ Result<void> Daemon::startServing() {
     std::vector<HttpListener> listeners;
     const auto listen = [&](ListeningSocket socket, HttpHandler handler, std::optional<uint32_t> onlyUser,
                             HttpErrorBody errorBody, std::optional<std::chrono::milliseconds> answerWithin) {
-        listeners.push_back(
-            {UniqueFd(::dup(socket.fd())), std::move(handler), std::move(errorBody), onlyUser, answerWithin});
+        HttpListener& listener = listeners.emplace_back();
+        listener.socket = UniqueFd(::dup(socket.fd()));
+        listener.handler = std::move(handler);
+        listener.errorBody = std::move(errorBody);
+        listener.onlyUser = onlyUser;
+        listener.answerWithin = answerWithin;
         logInfo("listening path={} from={}", socket.path(), socket.inherited() ? "systemd" : "weftd");
         sockets_.push_back(std::move(socket));
     };
@@ -504,11 +512,13 @@ Result<void> Daemon::startServing() {
            controlErrorBody, {});
     if (!config_.metrics.empty()) {
         WEFT_ASSIGN(UniqueFd socket, listenLoopback(config_.metrics));
-        listeners.push_back({std::move(socket),
-                             [this](const HttpRequest& request) { return control_->handleMetrics(request); },
-                             controlErrorBody,
-                             {},
-                             {}});
+        HttpListener& metrics = listeners.emplace_back();
+        metrics.socket = std::move(socket);
+        metrics.handler = [this](const HttpRequest& request) { return control_->handleMetrics(request); };
+        metrics.errorBody = controlErrorBody;
+        metrics.maxConnections = kMetricsConnections;
+        metrics.maxWorkers = kMetricsWorkers;
+        metrics.idleTimeout = kMetricsIdle;
         logInfo("listening address={}", config_.metrics);
     }
     WEFT_ASSIGN(server_, HttpServer::start(std::move(listeners)));

@@ -170,10 +170,27 @@ std::string answerRequest(std::string_view raw, const HttpHandler& handler, cons
 }
 
 struct HttpServer::Impl {
+    struct Connection;
+
+    // A listener with what is its own.
+    struct Desk {
+        explicit Desk(HttpListener from) : listener(std::move(from)) {}
+
+        HttpListener listener;
+        std::list<Connection*> open{};  // the oldest first; event thread only
+
+        // With the mutex held.
+        std::condition_variable work{};
+        std::deque<Connection*> queue{};
+        size_t workers = 0;
+        size_t idleWorkers = 0;
+    };
+
     // Belongs to the event thread while Reading or Draining, to a worker while Working.
     struct Connection {
         UniqueFd fd;
-        const HttpListener* listener = nullptr;
+        Desk* desk = nullptr;
+        const HttpListener* listener = nullptr;  // desk's
         enum class State : uint8_t { Reading, Working, Draining } state = State::Reading;
         std::string input;
         std::optional<Time> deadline;  // of a request begun, of its answer, or of draining; event thread only
@@ -182,7 +199,7 @@ struct HttpServer::Impl {
         bool answered = false;  // with the mutex held: the worker's turn to send, or the event thread has given up
     };
 
-    std::vector<HttpListener> listeners;
+    std::list<Desk> desks;
     HttpLimits limits;
     UniqueFd epoll;
     UniqueFd wake;
@@ -193,12 +210,8 @@ struct HttpServer::Impl {
     std::unordered_map<int, std::unique_ptr<Connection>> connections;
 
     std::mutex mutex;
-    std::condition_variable work;
     std::condition_variable workersGone;
-    std::deque<Connection*> queue;
     std::vector<Connection*> done;
-    size_t workers = 0;
-    size_t idleWorkers = 0;
     bool stopping = false;
 
     ~Impl() { stop(); }
@@ -209,8 +222,8 @@ struct HttpServer::Impl {
         spare = UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
         if (!epoll || !wake || !spare) return errnoError(errno, "http server");
         WEFT_TRY(watch(wake.get(), EPOLL_CTL_ADD, EPOLLIN));
-        for (const HttpListener& listener : listeners) {
-            const int fd = listener.socket.get();
+        for (const Desk& desk : desks) {
+            const int fd = desk.listener.socket.get();
             const int flags = ::fcntl(fd, F_GETFL);
             if (flags < 0 || ::fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0)
                 return errnoError(errno, "listening socket");
@@ -226,13 +239,15 @@ struct HttpServer::Impl {
             const std::lock_guard lock(mutex);
             stopping = true;
         }
-        work.notify_all();
+        for (Desk& desk : desks) desk.work.notify_all();
         signal();
         thread.join();
         std::unique_lock lock(mutex);
-        workersGone.wait(lock, [this] { return workers == 0; });
+        workersGone.wait(lock, [this] {
+            return std::all_of(desks.begin(), desks.end(), [](const Desk& desk) { return desk.workers == 0; });
+        });
         connections.clear();
-        listeners.clear();
+        desks.clear();
     }
 
     Result<void> watch(int fd, int operation, uint32_t events) const {
@@ -258,8 +273,8 @@ struct HttpServer::Impl {
                 if (fd == wake.get()) {
                     uint64_t ignored = 0;
                     [[maybe_unused]] const ssize_t size = ::read(fd, &ignored, sizeof(ignored));
-                } else if (const HttpListener* listener = findListener(fd)) {
-                    acceptFrom(*listener);
+                } else if (Desk* desk = findDesk(fd)) {
+                    acceptAt(*desk);
                 } else if (const auto found = connections.find(fd); found != connections.end()) {
                     readable(*found->second);
                 }
@@ -273,14 +288,13 @@ struct HttpServer::Impl {
         }
     }
 
-    const HttpListener* findListener(int fd) const {
-        for (const HttpListener& listener : listeners) {
-            if (listener.socket.get() == fd) return &listener;
-        }
-        return nullptr;
+    Desk* findDesk(int fd) {
+        const auto found =
+            std::find_if(desks.begin(), desks.end(), [fd](const Desk& desk) { return desk.listener.socket.get() == fd; });
+        return found == desks.end() ? nullptr : &*found;
     }
 
-    // A connection with a deadline is rare: begun requests and drained ones only.
+    // A connection with a deadline is rare: begun requests, drained ones, and the few of a port for anybody.
     std::list<Connection*> timed;
 
     void setDeadline(Connection& connection, std::chrono::milliseconds after) {
@@ -307,10 +321,15 @@ struct HttpServer::Impl {
         std::copy_if(timed.begin(), timed.end(), std::back_inserter(late),
                      [now](const Connection* connection) { return *connection->deadline <= now; });
         for (Connection* connection : late) {
-            if (connection->state == Connection::State::Draining) {
+            const auto state = stateOf(*connection);
+            if (state == Connection::State::Draining) {
                 drop(*connection);
-            } else if (isWorking(*connection)) {
+            } else if (state == Connection::State::Working && !connection->listener->answerWithin) {
+                setDeadline(*connection, *connection->listener->idleTimeout);
+            } else if (state == Connection::State::Working) {
                 giveUp(*connection);
+            } else if (connection->input.empty() && connection->listener->idleTimeout) {
+                drop(*connection);
             } else if (connection->input.empty()) {
                 clearDeadline(*connection);  // answered in time
             } else {
@@ -320,7 +339,8 @@ struct HttpServer::Impl {
         }
     }
 
-    void acceptFrom(const HttpListener& listener) {
+    void acceptAt(Desk& desk) {
+        const HttpListener& listener = desk.listener;
         for (;;) {
             UniqueFd fd(::accept4(listener.socket.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
             if (!fd) {
@@ -336,35 +356,51 @@ struct HttpServer::Impl {
                 if (errno == EINTR || errno == ECONNABORTED) continue;
                 return;
             }
-            if (connections.size() >= kMaxConnections) {
-                logWarn("connection refused: {} are open", connections.size());
+            if (desk.open.size() >= listener.maxConnections && !makeRoom(desk)) {
+                logWarn("connection refused: {} are open", desk.open.size());
                 continue;
             }
             const int number = fd.get();
             auto connection = std::make_unique<Connection>();
             connection->fd = std::move(fd);
+            connection->desk = &desk;
             connection->listener = &listener;
+            desk.open.push_back(connection.get());
             Connection& added = *connections.emplace(number, std::move(connection)).first->second;
             if (!watch(number, EPOLL_CTL_ADD, EPOLLIN | EPOLLONESHOT)) {
                 drop(added);
             } else if (listener.onlyUser && !peerIs(number, *listener.onlyUser)) {
                 refuse(added, 403, "only root may use this socket");
+            } else if (listener.idleTimeout) {
+                setDeadline(added, *listener.idleTimeout);
             }
         }
     }
 
+    // True: one that asked for nothing is gone.
+    bool makeRoom(Desk& desk) {
+        if (!desk.listener.idleTimeout) return false;
+        const auto idle = std::find_if(desk.open.begin(), desk.open.end(), [this](const Connection* connection) {
+            return stateOf(*connection) != Connection::State::Working;
+        });
+        if (idle == desk.open.end()) return false;
+        drop(**idle);
+        return true;
+    }
+
     void drop(Connection& connection) {
         clearDeadline(connection);
+        connection.desk->open.remove(&connection);
         connections.erase(connection.fd.get());
     }
 
-    bool isWorking(const Connection& connection) {
+    Connection::State stateOf(const Connection& connection) {
         const std::lock_guard lock(mutex);
-        return connection.state == Connection::State::Working;
+        return connection.state;
     }
 
     void readable(Connection& connection) {
-        if (isWorking(connection)) return;
+        if (stateOf(connection) == Connection::State::Working) return;
         if (connection.state == Connection::State::Reading && connection.input.empty()) clearDeadline(connection);
         std::array<char, 16384> chunk{};
         for (;;) {
@@ -400,20 +436,29 @@ struct HttpServer::Impl {
         const HttpFrame frame = frameRequest(connection.input);
         if (frame.state == HttpFrame::State::Bad) return refuse(connection, frame.status, frame.error);
         if (frame.state == HttpFrame::State::Incomplete) {
-            if (!connection.input.empty() && !connection.deadline) setDeadline(connection, limits.requestTimeout);
+            const auto within =
+                connection.input.empty() ? connection.listener->idleTimeout : std::optional(limits.requestTimeout);
+            if (within && !connection.deadline) setDeadline(connection, *within);
             if (!watch(connection.fd.get(), EPOLL_CTL_MOD, EPOLLIN | EPOLLONESHOT)) drop(connection);
             return;
         }
         clearDeadline(connection);
-        if (const auto within = connection.listener->answerWithin) setDeadline(connection, *within);
+        const auto within = connection.listener->answerWithin;
+        if (within || connection.listener->idleTimeout) {
+            setDeadline(connection, within ? *within : *connection.listener->idleTimeout);
+        }
+        Desk& desk = *connection.desk;
+        if (connection.listener->idleTimeout) {  // who asked last is the last to make room
+            desk.open.splice(desk.open.end(), desk.open, std::find(desk.open.begin(), desk.open.end(), &connection));
+        }
         {
             const std::lock_guard lock(mutex);
             connection.state = Connection::State::Working;
             connection.answered = false;
-            queue.push_back(&connection);
-            if (idleWorkers < queue.size() && workers < kMaxWorkers) addWorker();
+            desk.queue.push_back(&connection);
+            if (desk.idleWorkers < desk.queue.size() && desk.workers < desk.listener.maxWorkers) addWorker(desk);
         }
-        work.notify_one();
+        desk.work.notify_one();
     }
 
     // A worker has the connection, or will have it; what it would answer goes nowhere.
@@ -465,43 +510,46 @@ struct HttpServer::Impl {
     }
 
     // With the mutex held.
-    void addWorker() {
+    void addWorker(Desk& desk) {
         pthread_attr_t attributes;
         pthread_attr_init(&attributes);
         pthread_attr_setstacksize(&attributes, kWorkerStack);
         pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
         pthread_t id{};
-        const auto run = [](void* self) -> void* {
-            static_cast<Impl*>(self)->worker();
+        auto place = std::make_unique<std::pair<Impl*, Desk*>>(this, &desk);
+        const auto run = [](void* own) -> void* {
+            const std::unique_ptr<std::pair<Impl*, Desk*>> at(static_cast<std::pair<Impl*, Desk*>*>(own));
+            at->first->worker(*at->second);
             return nullptr;
         };
-        const int failed = ::pthread_create(&id, &attributes, run, this);
+        const int failed = ::pthread_create(&id, &attributes, run, place.get());
         pthread_attr_destroy(&attributes);
         if (failed == 0) {
-            ++workers;
+            static_cast<void>(place.release());
+            ++desk.workers;
         } else {
-            logWarn("no thread for a request, {} are running: {}", workers, std::strerror(failed));
+            logWarn("no thread for a request, {} are running: {}", desk.workers, std::strerror(failed));
         }
     }
 
-    void worker() {
+    void worker(Desk& desk) {
         std::unique_lock lock(mutex);
         for (;;) {
-            ++idleWorkers;
+            ++desk.idleWorkers;
             bool timedOut = false;
-            while (queue.empty() && !stopping && !timedOut) {
+            while (desk.queue.empty() && !stopping && !timedOut) {
                 // The last one stays, so that an idle daemon sleeps and the next call finds a thread.
-                if (workers > 1) {
-                    timedOut = work.wait_for(lock, kIdleWorkerLife) == std::cv_status::timeout;
+                if (desk.workers > 1) {
+                    timedOut = desk.work.wait_for(lock, kIdleWorkerLife) == std::cv_status::timeout;
                 } else {
-                    work.wait(lock);
+                    desk.work.wait(lock);
                 }
             }
-            --idleWorkers;
-            if (queue.empty() && (stopping || workers > 1)) break;
-            if (queue.empty()) continue;
-            Connection* connection = queue.front();
-            queue.pop_front();
+            --desk.idleWorkers;
+            if (desk.queue.empty() && (stopping || desk.workers > 1)) break;
+            if (desk.queue.empty()) continue;
+            Connection* connection = desk.queue.front();
+            desk.queue.pop_front();
             bool keep = false;
             if (!connection->answered) {
                 lock.unlock();
@@ -510,7 +558,7 @@ struct HttpServer::Impl {
             }
             finish(*connection, keep);
         }
-        --workers;
+        --desk.workers;
         workersGone.notify_all();
     }
 
@@ -549,7 +597,7 @@ HttpServer::~HttpServer() = default;
 
 Result<std::unique_ptr<HttpServer>> HttpServer::start(std::vector<HttpListener> listeners, HttpLimits limits) {
     std::unique_ptr<HttpServer> server(new HttpServer());
-    server->impl_->listeners = std::move(listeners);
+    for (HttpListener& listener : listeners) server->impl_->desks.emplace_back(std::move(listener));
     server->impl_->limits = limits;
     WEFT_TRY(server->impl_->open());
     return server;

@@ -2,8 +2,10 @@
 //
 // One thread accepts and reads; a request goes to a worker thread only when it is there as a whole. So a client that
 // sends half a request costs a descriptor and a buffer, never a worker, and is answered 408 after kRequestTimeout.
-// Workers are made as needed up to kMaxWorkers and end when idle; further requests queue. Idle kept-alive connections
-// stay open: a unix socket's dead peer is noticed by its hang-up, and closing one races with the engine's next call.
+// Each listener has connections and workers of its own, so that what strangers do at one costs nothing at another.
+// Workers are made as needed up to the listener's `maxWorkers` and end when idle; further requests queue. Idle kept-alive
+// connections stay open, unless the listener says otherwise: a unix socket's dead peer is noticed by its hang-up, and
+// closing one races with the engine's next call.
 //
 // Host and Content-Type headers are never looked at: engines differ in them.
 #pragma once
@@ -22,8 +24,8 @@
 namespace weft::driver {
 
 inline constexpr size_t kMaxBody = 1U << 20;  // bytes; above: 413
-inline constexpr size_t kMaxConnections = 4096;
-inline constexpr size_t kMaxWorkers = 128;
+inline constexpr size_t kMaxConnections = 1024;
+inline constexpr size_t kMaxWorkers = 64;
 
 struct HttpRequest {
     std::string method;  // "POST"
@@ -53,6 +55,11 @@ struct HttpListener {
     // A request is answered within this time from its last byte: 504 if its handler is not done, which then finishes
     // for itself, or never runs if it still waits for a worker.
     std::optional<std::chrono::milliseconds> answerWithin{};
+    size_t maxConnections = kMaxConnections;
+    size_t maxWorkers = kMaxWorkers;
+    // For a port that anybody may connect to. A connection on which nothing was asked for so long is closed; and when
+    // there are `maxConnections`, the one that asks for nothing the longest makes room for a new one.
+    std::optional<std::chrono::milliseconds> idleTimeout{};
 };
 
 struct HttpLimits {

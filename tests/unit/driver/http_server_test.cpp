@@ -11,12 +11,36 @@
 #include "driver/socket.h"
 #include "raw_client.h"
 #include "temp_dir.h"
+#include "tests/must.h"
 
 namespace weft::driver::testing {
 namespace {
 
 class HttpServerTest : public ::testing::Test {
 protected:
+    // One that any user may connect to, beside the one of serve().
+    struct Anybody {
+        std::string path;
+        size_t maxConnections;
+        std::chrono::milliseconds idleTimeout;
+        HttpHandler handler;
+    };
+
+    void serve(HttpHandler handler, const Anybody& anybody) {
+        std::vector<HttpListener> listeners(2);
+        sockets_.push_back(must(listenUnix(path_, 0660)));
+        listeners[0].socket = UniqueFd(::dup(sockets_.back().fd()));
+        listeners[0].handler = std::move(handler);
+        sockets_.push_back(must(listenUnix(anybody.path, 0660)));
+        listeners[1].socket = UniqueFd(::dup(sockets_.back().fd()));
+        listeners[1].handler = anybody.handler;
+        listeners[1].maxConnections = anybody.maxConnections;
+        listeners[1].maxWorkers = 2;
+        listeners[1].idleTimeout = anybody.idleTimeout;
+        for (HttpListener& listener : listeners) listener.errorBody = pluginErrorBody;
+        server_ = must(HttpServer::start(std::move(listeners)));
+    }
+
     void serve(HttpHandler handler, HttpLimits limits = {}, std::optional<uint32_t> onlyUser = {},
                std::optional<std::chrono::milliseconds> answerWithin = {}) {
         auto socket = listenUnix(path_, 0660);
@@ -218,6 +242,53 @@ TEST_F(HttpServerTest, AnswersForAHandlerThatTakesTooLong) {
     EXPECT_EQ(kept.post("fast", "").status, 200);
     server_->stop();
     EXPECT_EQ(ended, static_cast<int>(kMaxWorkers) + 2);
+}
+
+// Connections held at a port for anybody.
+TEST_F(HttpServerTest, StrangersAtOneListenerTakeNothingFromAnother) {
+    const std::string open = dir_.file("open.sock");
+    serve(echo, {open, 8, std::chrono::seconds(60), echo});
+    std::vector<std::unique_ptr<RawClient>> idle;
+    for (size_t i = 0; i < kMaxConnections + 100; ++i) {
+        idle.push_back(std::make_unique<RawClient>(open));
+        ASSERT_TRUE(idle.back()->connected());
+    }
+    EXPECT_EQ(RawClient(path_).post("x", "").status, 200);
+    EXPECT_EQ(RawClient(open).post("x", "").status, 200) << "the idle make room";
+    EXPECT_TRUE(idle.front()->closedByPeer());
+}
+
+TEST_F(HttpServerTest, BusyWorkersOfOneListenerLeaveAnotherItsOwn) {
+    const std::string open = dir_.file("open.sock");
+    std::promise<void> release;
+    const auto released = release.get_future().share();
+    std::atomic<int> waiting{0};
+    serve(echo, {open, 200, std::chrono::seconds(60), [&](const HttpRequest& request) {
+                     ++waiting;
+                     released.wait();
+                     return echo(request);
+                 }});
+    std::vector<std::unique_ptr<RawClient>> clients;
+    for (size_t i = 0; i < 2 * kMaxWorkers + 10; ++i) {
+        clients.push_back(std::make_unique<RawClient>(open));
+        ASSERT_TRUE(clients.back()->send("GET /x HTTP/1.1\r\n\r\n"));
+    }
+    EXPECT_EQ(RawClient(path_).post("x", "").status, 200);
+    EXPECT_LE(waiting, 2);
+    release.set_value();
+    for (auto& client : clients) EXPECT_EQ(client->receive().status, 200);
+}
+
+TEST_F(HttpServerTest, AnIdleConnectionOfAnybodyEnds) {
+    const std::string open = dir_.file("open.sock");
+    serve(echo, {open, 8, std::chrono::milliseconds(150), echo});
+    RawClient silent(open);
+    RawClient asked(open);
+    RawClient trusted(path_);
+    EXPECT_EQ(asked.post("x", "").status, 200);
+    EXPECT_TRUE(silent.closedByPeer());
+    EXPECT_TRUE(asked.closedByPeer());
+    EXPECT_EQ(trusted.post("x", "").status, 200);
 }
 
 TEST_F(HttpServerTest, StopFinishesTheCallsUnderWay) {
