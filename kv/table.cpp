@@ -53,16 +53,26 @@ std::optional<Row> Table::get(const NodeId& owner, const std::string& key) const
     return *row;
 }
 
+bool Table::ByKey::before(const At& a, const At& b) {
+    if (a.first != b.first) return a.first < b.first;
+    if (a.second == nullptr || b.second == nullptr) return a.second == nullptr && b.second != nullptr;
+    return *a.second < *b.second;
+}
+
+std::optional<Table::Place> Table::scan(std::string_view prefix, const std::optional<Place>& after, size_t limit,
+                                        const std::function<void(const Row&)>& visit) const {
+    auto at = after ? live_.upper_bound(ByKey::At(after->key, &after->owner))
+                    : live_.lower_bound(ByKey::At(prefix, nullptr));
+    for (size_t seen = 0; at != live_.end() && (*at)->key.starts_with(prefix); ++at, ++seen) {
+        if (seen == limit) return Place{(*std::prev(at))->key, (*std::prev(at))->owner};
+        if (!owners_.at((*at)->owner).suspended) visit(**at);
+    }
+    return std::nullopt;
+}
+
 std::vector<Row> Table::list(const std::string& prefix) const {
     std::vector<Row> found;
-    for (const auto& [id, owner] : owners_) {
-        if (owner.suspended) continue;
-        for (const auto& [at, entry] : owner.rows) {
-            if (!entry.row.deleted && entry.row.key.starts_with(prefix)) found.push_back(entry.row);
-        }
-    }
-    std::ranges::sort(found,
-                      [](const Row& a, const Row& b) { return std::tie(a.key, a.owner) < std::tie(b.key, b.owner); });
+    scan(prefix, {}, SIZE_MAX, [&found](const Row& row) { found.push_back(row); });
     return found;
 }
 
@@ -152,12 +162,16 @@ bool Table::apply(Row row) {
 
 void Table::index(Owner& owner, Rows::iterator at) {
     (at->second.row.deleted ? owner.tombstones : owner.live).insert(at);
-    if (!at->second.row.deleted) owner.bytes += bytesOf(at->second.row);
+    if (at->second.row.deleted) return;
+    owner.bytes += bytesOf(at->second.row);
+    live_.insert(&at->second.row);
 }
 
 void Table::unindex(Owner& owner, Rows::iterator at) {
     (at->second.row.deleted ? owner.tombstones : owner.live).erase(at);
-    if (!at->second.row.deleted) owner.bytes -= bytesOf(at->second.row);
+    if (at->second.row.deleted) return;
+    owner.bytes -= bytesOf(at->second.row);
+    live_.erase(&at->second.row);
 }
 
 Table::Rows::iterator Table::drop(Owner& owner, Rows::iterator at) {
@@ -166,7 +180,7 @@ Table::Rows::iterator Table::drop(Owner& owner, Rows::iterator at) {
     return owner.rows.erase(at);
 }
 
-std::vector<Row> Table::keepToQuotas(Owner& owner, bool bounded) const {
+std::vector<Row> Table::keepToQuotas(Owner& owner, bool bounded) {
     std::vector<Row> lost;
     while (owner.tombstones.size() > quotas_.tombstones) drop(owner, *owner.tombstones.begin());
     while (bounded && (owner.live.size() > quotas_.rows || owner.bytes > quotas_.bytes)) {
@@ -221,6 +235,7 @@ void Table::resume(const NodeId& id) {
 void Table::forget(const NodeId& id) {
     auto owner = owners_.extract(id);
     if (owner.empty()) return;
+    for (const auto& at : owner.mapped().live) live_.erase(&at->second.row);
     for (const auto& [at, entry] : owner.mapped().rows) {
         if (!entry.row.deleted) notify(RowEvent::Deleted, entry.row);
     }

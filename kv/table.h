@@ -16,7 +16,9 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -64,6 +66,14 @@ public:
     [[nodiscard]] const Row* find(const NodeId& owner, const std::string& key) const;  // visible or not, or tombstone
     [[nodiscard]] std::optional<Row> get(const NodeId& owner, const std::string& key) const;  // visible only
     [[nodiscard]] std::vector<Row> list(const std::string& prefix) const;  // visible only, by key then owner
+    // The same without copies and a piece at a time: looks at the `limit` (> 0) rows behind `after`, hidden ones
+    // included, and returns the last one's place; nothing when there are no more.
+    struct Place {
+        std::string key;
+        NodeId owner;
+    };
+    std::optional<Place> scan(std::string_view prefix, const std::optional<Place>& after, size_t limit,
+                              const std::function<void(const Row&)>& visit) const;
     [[nodiscard]] std::vector<Row> list(const NodeId& owner, const std::string& prefix) const;  // visible or not
     [[nodiscard]] size_t size() const;  // every row and tombstone held
 
@@ -115,17 +125,26 @@ private:
         uint64_t digest = 0;
         bool suspended = false;
     };
+    struct ByKey {
+        using is_transparent = void;
+        using At = std::pair<std::string_view, const NodeId*>;  // null: before all owners
+        bool operator()(const Row* a, const Row* b) const { return before(placeOf(*a), placeOf(*b)); }
+        bool operator()(const Row* a, const At& b) const { return before(placeOf(*a), b); }
+        bool operator()(const At& a, const Row* b) const { return before(a, placeOf(*b)); }
+        static At placeOf(const Row& row) { return {row.key, &row.owner}; }
+        static bool before(const At& a, const At& b);
+    };
     struct Watch {
         WatchId id;
         std::string prefix;
         Callback callback;
     };
 
-    static void index(Owner& owner, Rows::iterator at);
-    static void unindex(Owner& owner, Rows::iterator at);
-    static Rows::iterator drop(Owner& owner, Rows::iterator at);
+    void index(Owner& owner, Rows::iterator at);
+    void unindex(Owner& owner, Rows::iterator at);
+    Rows::iterator drop(Owner& owner, Rows::iterator at);
     // Drops what is beyond the quotas. What was live and is gone.
-    std::vector<Row> keepToQuotas(Owner& owner, bool bounded) const;
+    std::vector<Row> keepToQuotas(Owner& owner, bool bounded);
     void notify(RowEvent event, const Row& row);
     [[nodiscard]] std::chrono::seconds retireAge() const { return tombstoneTtl_ - tombstoneTtl_ / 8; }
 
@@ -133,6 +152,7 @@ private:
     std::chrono::seconds tombstoneTtl_;
     Quotas quotas_;
     std::map<NodeId, Owner> owners_;
+    std::set<const Row*, ByKey> live_;  // what is in owners_ and no tombstone
     std::vector<Watch> watches_;
     WatchId lastWatch_ = 0;
 };

@@ -75,6 +75,46 @@ TEST(Table, TombstonesRetireThenGo) {
     EXPECT_FALSE(table.apply({.owner = owner, .key = "k", .version = 2, .deleted = true, .ageSeconds = 700}));
 }
 
+TEST(Table, ListsByPrefixInOrderWholeOrInPieces) {
+    SeededRandom random(3);
+    ManualClock clock;
+    Table table(clock, 1h);
+    std::map<std::pair<std::string, NodeId>, std::optional<std::string>> wanted;  // nothing: deleted
+    for (int i = 0; i < 3000; ++i) {
+        Row row{.owner = NodeId{{static_cast<uint8_t>(random.below(3))}}, .version = static_cast<uint64_t>(i) + 1};
+        row.key = std::string(1, static_cast<char>('a' + random.below(3))) + "/" + std::to_string(random.below(40));
+        row.deleted = random.below(3) == 0;
+        if (!row.deleted) row.value = std::to_string(i);
+        wanted[{row.key, row.owner}] = row.deleted ? std::nullopt : std::optional(row.value);
+        table.apply(row);
+    }
+    const NodeId hidden{{1}};
+    const NodeId forgotten{{2}};
+    const auto check = [&](const std::set<NodeId>& unseen) {
+        for (const std::string prefix : {"", "a/", "b/1", "c", "d"}) {
+            std::vector<std::string> values;
+            for (const auto& [at, value] : wanted) {
+                if (value && at.first.starts_with(prefix) && !unseen.contains(at.second)) values.push_back(*value);
+            }
+            std::vector<std::string> whole;
+            for (const Row& row : table.list(prefix)) whole.push_back(row.value);
+            EXPECT_EQ(whole, values) << prefix;
+            std::vector<std::string> pieces;
+            std::optional<Table::Place> place;
+            do {
+                place = table.scan(prefix, place, 7, [&](const Row& row) { pieces.push_back(row.value); });
+            } while (place);
+            EXPECT_EQ(pieces, values) << prefix;
+        }
+    };
+    check({});
+    table.suspend(hidden);
+    table.forget(forgotten);
+    check({hidden, forgotten});
+    table.resume(hidden);
+    check({forgotten});
+}
+
 TEST(Table, WatchesByPrefixSurviveReentry) {
     ManualClock clock;
     Table table(clock, 1h);
