@@ -14,12 +14,14 @@
 
 #include "base/log.h"
 #include "base/protocol.h"
-#include "driver/graph.h"
 
 namespace weft::driver {
 namespace {
 
 using Json = nlohmann::json;
+
+// Containers of one network; who needs all asks weftctl graph.
+constexpr size_t kMostOnPage = 200;
 
 HttpResponse answer(const Json& json, int status = 200) {
     return {status, json.dump(-1, ' ', false, Json::error_handler_t::replace), "application/json"};
@@ -331,8 +333,8 @@ struct ControlApi::Routes {
     }
 
     static HttpResponse graph(ControlApi& api, const HttpRequest&) {
-        const auto graph = clusterGraph(*api.sources_.gossip, api.sources_.overlay(), api.sources_.tunnels());
-        return graph ? answer(*graph) : failure(graph.error());
+        auto graph = api.graph_.text(api.sources_.overlay(), api.sources_.tunnels());
+        return graph ? HttpResponse{200, *std::move(graph)} : failure(graph.error());
     }
 
     static HttpResponse madeBySwarm() {
@@ -459,7 +461,7 @@ struct ControlApi::Routes {
 
     static HttpResponse live(ControlApi& api, const HttpRequest&) {
         const ControlSources& sources = api.sources_;
-        const auto graph = clusterGraph(*sources.gossip, sources.overlay(), sources.tunnels());
+        const auto graph = api.graph_.text(sources.overlay(), sources.tunnels(), kMostOnPage);
         const auto traffic = sources.traffic();
         if (!graph || !traffic) return failure(graph ? traffic.error() : graph.error());
         Json endpoints = endpointList(sources);
@@ -479,18 +481,20 @@ struct ControlApi::Routes {
             json["timeMs"] = milliseconds(past.time);
         }
         const NamesById names = sources.names();
-        return answer({{"timeMs", milliseconds(sources.clock->wall())},
+        HttpResponse rest =
+                answer({{"timeMs", milliseconds(sources.clock->wall())},
                        {"version", WEFT_VERSION},
                        {"node", sources.gossip->nodeName()},
                        {"uptimeSeconds", api.uptime().count()},
                        {"firewall", sources.firewall},
                        {"warnings", warningsOf(sources)},
-                       {"graph", *graph},
                        {"networks", std::move(networks)},
                        {"endpoints", std::move(endpoints)},
                        {"traffic", std::move(counters)},
                        {"names", {{"networks", names.networks}, {"containers", names.containers}}},
                        {"repairs", std::move(repairs)}});
+        rest.body.replace(0, 1, R"({"graph":)" + *graph + ',');
+        return rest;
     }
 
     static HttpResponse reconcile(ControlApi& api, const HttpRequest& request) {
@@ -599,7 +603,7 @@ struct ControlApi::Routes {
     }};
 };
 
-ControlApi::ControlApi(ControlSources sources) : sources_(std::move(sources)), started_(sources_.clock->now()) {
+ControlApi::ControlApi(ControlSources sources) : sources_(std::move(sources)), started_(sources_.clock->now()), graph_(*sources_.gossip) {
     Metrics& metrics = *sources_.metrics;
     const auto perMode = [this](auto count) {
         return [this, count] {

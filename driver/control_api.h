@@ -26,6 +26,7 @@
 #include "base/metrics.h"
 #include "driver/docker_names.h"
 #include "driver/doctor.h"
+#include "driver/graph.h"
 #include "driver/http_server.h"
 #include "driver/modes.h"
 #include "driver/shared_networks.h"
@@ -84,6 +85,7 @@ private:
 
     ControlSources sources_;
     Clock::Monotonic started_;
+    ClusterGraph graph_;
 };
 
 }  // namespace weft::driver

@@ -1,11 +1,13 @@
 #include "driver/graph.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
-#include <memory>
 #include <nlohmann/json.hpp>
-#include <string>
+#include <optional>
+#include <set>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "drivers/overlay/overlay_names.h"
@@ -16,22 +18,73 @@ namespace {
 
 using nlohmann::json;
 
-struct Heard {
-    std::vector<kv::Member> members;
-    Clock::Monotonic now;
-    std::vector<kv::Row> rows;   // under kOverlayPrefix
-    std::vector<kv::Row> names;  // under kNamesPrefix
+// Copied in one turn of the store's thread: well under a millisecond.
+constexpr size_t kRowsAtOnce = 500;
+
+struct Shown {
+    std::string host;
+    std::string name;
+    std::optional<IpAddress> v4;
+    std::optional<IpAddress> v6;
+};
+
+struct ShownNetwork {
+    uint32_t vni = 0;
+    std::vector<IpPrefix> subnets{};
+    std::vector<Shown> endpoints{};
 };
 
 // Keys of both kinds of row end with NETWORK/ENDPOINT.
 using RowOfEndpoint = std::pair<kv::NodeId, std::string>;
 
-json hostsOf(const Heard& heard, const kv::NodeId& self, const TunnelReport& tunnels) {
+std::string quoted(const std::string& text) {
+    return json(text).dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+std::string listed(const auto& values) {
+    std::string text = "[";
+    for (const auto& value : values) text += (text.size() == 1 ? "" : ",") + quoted(value.str());
+    return text + "]";
+}
+
+Result<void> eachRow(kv::Service& gossip, std::string_view prefix, const std::function<void(const kv::Row&)>& visit) {
+    // What runs there owns what it touches: it may run after a timeout.
+    struct Piece {
+        std::optional<kv::Table::Place> place;
+        std::vector<kv::Row> rows;
+    };
+    std::optional<kv::Table::Place> place;
+    do {
+        const auto piece = std::make_shared<Piece>();
+        piece->place = std::move(place);
+        WEFT_TRY(gossip.call([piece, prefix](kv::Node& node) {
+            piece->place = node.table().scan(prefix, piece->place, kRowsAtOnce, [&piece](const kv::Row& row) {
+                piece->rows.push_back({.owner = row.owner, .key = row.key, .value = row.value});
+            });
+        }));
+        for (const kv::Row& row : piece->rows) visit(row);
+        place = std::move(piece->place);
+    } while (place);
+    return {};
+}
+
+}  // namespace
+
+struct ClusterGraph::Picture {
+    std::vector<kv::Member> members;  // by name
+    Clock::Monotonic now;
+    std::map<std::string, ShownNetwork> networks;
+};
+
+namespace {
+
+json hostsOf(const std::vector<kv::Member>& members, Clock::Monotonic now, const kv::NodeId& self,
+             const TunnelReport& tunnels) {
     json list = json::array();
     std::map<kv::NodeId, const TunnelHealth*> ways;
     for (const TunnelHealth& tunnel : tunnels.tunnels) ways[tunnel.id] = &tunnel;
-    for (const kv::Member& member : heard.members) {
-        const auto since = std::chrono::duration_cast<std::chrono::seconds>(heard.now - member.since);
+    for (const kv::Member& member : members) {
+        const auto since = std::chrono::duration_cast<std::chrono::seconds>(now - member.since);
         const auto way = ways.find(member.id);
         list.push_back({{"name", member.record.name},
                         {"address", member.record.address.ip.str()},
@@ -44,83 +97,99 @@ json hostsOf(const Heard& heard, const kv::NodeId& self, const TunnelReport& tun
     return list;
 }
 
-json addressesOf(const EndpointRow& row) {
-    json list = json::array();
-    if (row.v4) list.push_back(row.v4->str());
-    if (row.v6) list.push_back(row.v6->str());
-    return list;
-}
-
-json subnetsOf(const NetworkClaim& claim) {
-    json list = json::array();
-    for (const IpPrefix& gateway : claim.gateways) list.push_back(gateway.network().str());
-    return list;
+void appendEndpoint(std::string& text, const Shown& endpoint) {
+    text += R"({"host":)" + quoted(endpoint.host) + R"(,"name":)" + quoted(endpoint.name) + R"(,"addresses":[)";
+    if (endpoint.v4) text += '"' + endpoint.v4->str() + '"';
+    if (endpoint.v4 && endpoint.v6) text += ',';
+    if (endpoint.v6) text += '"' + endpoint.v6->str() + '"';
+    text += "]}";
 }
 
 }  // namespace
 
-Result<json> clusterGraph(kv::Service& gossip, const std::vector<OverlayStatus>& overlay, const TunnelReport& tunnels) {
-    // What runs there owns what it touches: it may run after a timeout.
-    const auto heard = std::make_shared<Heard>();
-    WEFT_TRY(gossip.call([heard](kv::Node& node) {
-        heard->members = node.roster();
-        heard->now = node.now();
-        heard->rows = node.table().list(std::string(kOverlayPrefix));
-        heard->names = node.table().list(std::string(kNamesPrefix));
+ClusterGraph::ClusterGraph(kv::Service& gossip) : gossip_(gossip) {}
+ClusterGraph::~ClusterGraph() = default;
+
+Result<std::shared_ptr<const ClusterGraph::Picture>> ClusterGraph::picture() {
+    const std::lock_guard lock(mutex_);
+    if (last_ && std::chrono::steady_clock::now() - looked_ < kFresh) return last_;
+    last_.reset();
+    const auto made = std::make_shared<Picture>();
+    WEFT_TRY(gossip_.call([made](kv::Node& node) {
+        made->members = node.roster();
+        made->now = node.now();
     }));
-    std::sort(heard->members.begin(), heard->members.end(),
+    std::sort(made->members.begin(), made->members.end(),
               [](const kv::Member& a, const kv::Member& b) { return a.record.name < b.record.name; });
-    std::map<kv::NodeId, std::string> hostNames;
-    for (const kv::Member& member : heard->members) hostNames[member.id] = member.record.name;
+    std::map<kv::NodeId, std::string> hosts;
+    for (const kv::Member& member : made->members) hosts[member.id] = member.record.name;
     std::map<RowOfEndpoint, std::string> names;
-    for (const kv::Row& row : heard->names) {
+    WEFT_TRY(eachRow(gossip_, kNamesPrefix, [&names](const kv::Row& row) {
         const auto told = decodeNames(row.value);
         if (told && !told->names.empty()) names[{row.owner, row.key.substr(kNamesPrefix.size())}] = told->names.front();
-    }
-
-    std::map<std::string, json> networks;
-    const auto networkOf = [&networks](const std::string& name) -> json& {
-        json& network = networks[name];
-        if (network.is_null()) {
-            network = {{"name", name}, {"vni", 0}, {"subnets", json::array()}, {"conflict", ""}};
-            network["endpoints"] = json::array();
-        }
-        return network;
-    };
-    for (const kv::Row& row : heard->rows) {
+    }));
+    WEFT_TRY(eachRow(gossip_, kOverlayPrefix, [&](const kv::Row& row) {
         const auto key = parseOverlayKey(row.key);
-        if (!key) continue;
-        json& network = networkOf(key->network);
+        if (!key) return;
+        ShownNetwork& network = made->networks[key->network];
         if (!key->endpoint) {
             const auto claim = decodeClaim(row.value);
-            if (!claim) continue;
-            network["vni"] = claim->vni;
-            network["subnets"] = subnetsOf(*claim);
-            continue;
+            if (!claim) return;
+            network.vni = claim->vni;
+            network.subnets.clear();
+            for (const IpPrefix& gateway : claim->gateways) network.subnets.push_back(gateway.network());
+            return;
         }
         const auto endpoint = decodeEndpoint(row.value);
-        if (!endpoint) continue;
+        if (!endpoint) return;
         const auto name = names.find({row.owner, key->network + "/" + key->endpoint->str()});
-        network["endpoints"].push_back({{"host", hostNames[row.owner]},
-                                        {"name", name == names.end() ? key->endpoint->brief() : name->second},
-                                        {"addresses", addressesOf(*endpoint)}});
-    }
-    for (const OverlayStatus& status : overlay) {
-        json& network = networkOf(status.name);
-        network["vni"] = status.vni;
-        network["conflict"] = status.conflict;
-    }
-
-    json list = json::array();
-    for (auto& [name, network] : networks) {
-        json& endpoints = network["endpoints"];
-        std::sort(endpoints.begin(), endpoints.end(), [](const json& a, const json& b) {
-            return std::pair(a.at("host"), a.at("name")) < std::pair(b.at("host"), b.at("name"));
+        const auto host = hosts.find(row.owner);
+        network.endpoints.push_back({host == hosts.end() ? "" : host->second,
+                                     name == names.end() ? key->endpoint->brief() : name->second, endpoint->v4,
+                                     endpoint->v6});
+    }));
+    for (auto& [name, network] : made->networks) {
+        std::sort(network.endpoints.begin(), network.endpoints.end(), [](const Shown& a, const Shown& b) {
+            return std::tie(a.host, a.name) < std::tie(b.host, b.name);
         });
-        list.push_back(std::move(network));
     }
-    return json{
-        {"cluster", gossip.cluster()}, {"hosts", hostsOf(*heard, gossip.id(), tunnels)}, {"networks", std::move(list)}};
+    looked_ = std::chrono::steady_clock::now();
+    last_ = made;
+    return last_;
+}
+
+Result<std::string> ClusterGraph::text(const std::vector<OverlayStatus>& overlay, const TunnelReport& tunnels,
+                                       size_t most) {
+    WEFT_ASSIGN(const auto seen, picture());
+    std::map<std::string, const OverlayStatus*> own;
+    std::set<std::string> names;
+    for (const auto& [name, network] : seen->networks) names.insert(name);
+    for (const OverlayStatus& status : overlay) {
+        own[status.name] = &status;
+        names.insert(status.name);
+    }
+    static const ShownNetwork kNothing;
+    std::string networks;
+    for (const std::string& name : names) {
+        const auto heard = seen->networks.find(name);
+        const ShownNetwork& network = heard == seen->networks.end() ? kNothing : heard->second;
+        const auto status = own.find(name);
+        if (!networks.empty()) networks += ',';
+        networks += R"({"name":)" + quoted(name) + R"(,"vni":)" +
+                    std::to_string(status == own.end() ? network.vni : status->second->vni) + R"(,"subnets":)" +
+                    listed(network.subnets) + R"(,"conflict":)" +
+                    quoted(status == own.end() ? "" : status->second->conflict) + R"(,"containers":)" +
+                    std::to_string(network.endpoints.size()) + R"(,"endpoints":[)";
+        const size_t count = std::min(most, network.endpoints.size());
+        for (size_t i = 0; i < count; ++i) {
+            if (i != 0) networks += ',';
+            appendEndpoint(networks, network.endpoints[i]);
+        }
+        networks += "]}";
+    }
+    const json hosts = hostsOf(seen->members, seen->now, gossip_.id(), tunnels);
+    return R"({"cluster":)" + quoted(gossip_.cluster()) + R"(,"hosts":)" +
+           hosts.dump(-1, ' ', false, json::error_handler_t::replace) + R"(,"networks":[)" + networks + "]}";
 }
 
 }  // namespace weft::driver

@@ -76,7 +76,7 @@ public:
             const size_t query = target.find('?');
             HttpRequest request{from.method, std::string(target.substr(0, query)),
                                 query == std::string_view::npos ? "" : std::string(target.substr(query + 1)),
-                                from.body};
+                                from.body, from.get_header_value("Host")};
             HttpResponse response;
             try {
                 response = handler(request);
@@ -85,7 +85,9 @@ public:
                 response = {500, errorBody(500, fmt::format("internal error: {}", error.what()))};
             }
             to.status = response.status;
-            to.set_content(response.body, response.contentType);
+            for (const auto& [name, value] : response.headers) to.set_header(name, value);
+            to.body = std::move(response.body);
+            to.set_header("Content-Type", response.contentType);
             return HandlerResponse::Handled;
         });
         set_error_handler([&errorBody](const httplib::Request&, httplib::Response& to) {

@@ -7,7 +7,7 @@
 // connections stay open, unless the listener says otherwise: a unix socket's dead peer is noticed by its hang-up, and
 // closing one races with the engine's next call.
 //
-// Host and Content-Type headers are never looked at: engines differ in them.
+// The server looks at neither Host nor Content-Type: engines differ in them.
 #pragma once
 
 #include <chrono>
@@ -16,6 +16,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -32,12 +33,14 @@ struct HttpRequest {
     std::string path;    // without the query
     std::string query;   // raw, after '?'
     std::string body;
+    std::string host{};  // the header, "localhost:8080"
 };
 
 struct HttpResponse {
     int status = 200;
     std::string body;
     std::string contentType = "application/json";
+    std::vector<std::pair<std::string, std::string>> headers{};  // further ones
 };
 
 // Called on worker threads, several at once. May throw nothing.

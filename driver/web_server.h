@@ -1,7 +1,7 @@
-// WebServer: one page for people to look at, and its data by server-sent events. Read-only.
+// WebServer: one page for people to look at, and its data. Read-only.
 //
 //     GET /         the page (web_page.html, which is all there is to it)
-//     GET /events   text/event-stream: the state as one JSON object a message, each kEvery
+//     GET /state    the state as one JSON object; the page asks for it every two seconds
 //
 // It asks for no password, so it listens on loopback only, and it answers only requests whose Host is a loopback
 // address or localhost: a page of the web that makes its own name mean 127.0.0.1 gets 403.
@@ -19,14 +19,14 @@ namespace weft::driver {
 
 class WebServer {
 public:
-    static constexpr size_t kMaxViewers = 16;  // of /events; the next gets 503
-    static constexpr std::chrono::milliseconds kEvery{2000};
+    // However many look, the state is asked for once in this time.
+    static constexpr std::chrono::milliseconds kEvery{1000};
 
-    // `address` as in listenLoopback(). `state` gives one line of JSON, and is called on the server's threads, once a
-    // message and viewer; nothing is done while nobody looks.
+    // `address` as in listenLoopback(). `state` gives one JSON object, and is called on one of the server's threads at a
+    // time; nothing is done while nobody looks.
     static Result<std::unique_ptr<WebServer>> start(std::string_view address, std::function<std::string()> state,
                                                     std::chrono::milliseconds every = kEvery);
-    // Ends the streams and waits for what is under way.
+    // Waits for what is under way.
     ~WebServer();
 
 private:

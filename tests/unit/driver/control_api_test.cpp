@@ -154,6 +154,7 @@ TEST_F(ControlApiTest, TellsTheClusterForAPicture) {
     EXPECT_EQ(graph["networks"][1]["endpoints"][1],
               Json::parse(R"({"host":"here","name":"web","addresses":["10.32.0.5"]})"));
     EXPECT_EQ(graph["networks"][1]["endpoints"][0]["name"], "e2") << "by name";
+    EXPECT_EQ(graph["networks"][1]["containers"], 2);
 }
 
 TEST_F(ControlApiTest, TellsAtOnceWhatAPageShows) {
