@@ -7,7 +7,9 @@
 #include <array>
 #include <chrono>
 #include <cstdlib>
+#include <functional>
 #include <initializer_list>
+#include <istream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -84,6 +86,10 @@ std::string_view hintFor(ErrorCode code) {
     }
 }
 
+void complain(std::ostream& err, const Error& error) {
+    err << "weftctl: " << harmless(error.message) << hintFor(error.code) << '\n';
+}
+
 // weftd's answer, or an error without a hint.
 Result<std::string> ask(const Options& options, const std::string& method, const std::string& path,
                         const std::string& body = "") {
@@ -158,7 +164,7 @@ Result<void> watchRows(const Options& options, std::ostream& out) {
         if (options.json) {
             Json line{{"key", row.first}, {"owner", row.second}};
             line["value"] = sign == '+' ? Json(value) : Json();
-            out << harmlessDump(line) << '\n';
+            out << harmlessJson(harmlessDump(line)) << '\n';
         } else {
             out << fmt::format("{} {} of {} {}\n", sign, harmless(row.first), harmless(row.second), harmless(value));
         }
@@ -265,8 +271,32 @@ Result<std::string> answerTo(const Options& options, const std::string& what) {
     return ask(options, "GET", path);
 }
 
-Result<std::string> textFor(const Options& options, const std::string& what, const std::string& answer, bool colour) {
-    if (what == "metrics") return answer;
+// An answer with no text in it that could steer a terminal. Everything that is shown to people passes here; `blocks` of
+// overlay is a text of many lines.
+std::string harmlessAnswer(const std::string& answer) {
+    const std::function<void(Json&, Lines)> mend = [&mend](Json& json, Lines lines) {
+        if (json.is_string()) {
+            json = harmless(json.get<std::string>(), lines);
+        } else if (json.is_array()) {
+            for (Json& item : json) mend(item, Lines::One);
+        } else if (json.is_object()) {
+            Json mended = Json::object();
+            for (auto& [key, value] : json.items()) {
+                mend(value, key == "blocks" ? Lines::Many : Lines::One);
+                mended[harmless(key)] = std::move(value);
+            }
+            json = std::move(mended);
+        }
+    };
+    Json json = Json::parse(answer, nullptr, false);
+    if (json.is_discarded()) return harmless(answer, Lines::Many);
+    mend(json, Lines::One);
+    return harmlessDump(json);
+}
+
+Result<std::string> textFor(const Options& options, const std::string& what, const std::string& answered, bool colour) {
+    if (what == "metrics") return harmless(answered, Lines::Many);
+    const std::string answer = options.json ? harmlessJson(answered) : harmlessAnswer(answered);
     if (what == "network-export") return exported(answer);
     if (what == "graph" && options.dot) return drawDot(answer);
     if (what == "graph" && options.svg) return drawSvg(answer);
@@ -277,7 +307,9 @@ Result<std::string> textFor(const Options& options, const std::string& what, con
     }
     if (what == "graph") return drawTree(answer, speaksUnicode(), colour);
     Names names;
-    if (isList(what)) names = namesFromEngine(askEngine(options, "/networks"), askEngine(options, "/containers/json"));
+    if (isList(what))
+        names = namesFromEngine(harmlessAnswer(askEngine(options, "/networks")),
+                                harmlessAnswer(askEngine(options, "/containers/json")));
     return show(what, answer, names, colour);
 }
 
@@ -314,7 +346,8 @@ void addNetworkCommands(CLI::App& app, Options& options) {
 
 }  // namespace
 
-ExitStatus runCommand(int argc, const char* const* argv, bool colour, std::ostream& out, std::ostream& err) {
+ExitStatus runCommand(int argc, const char* const* argv, bool colour, std::ostream& out, std::ostream& err,
+                      std::istream& in) {
     Options options;
     options.engineSocket = usualEngineSocket();
     CLI::App app("weftctl: look into weftd", "weftctl");
@@ -364,7 +397,7 @@ ExitStatus runCommand(int argc, const char* const* argv, bool colour, std::ostre
     key->add_subcommand("generate", "print a new one, for --key-file; no weftd is needed");
     key->add_subcommand("list", "ids of the keys in use; the primary one seals");
     key->add_subcommand("add", "let every host accept one more")
-        ->add_option("KEY", options.key, "as printed by generate")
+        ->add_option("SOURCE", options.key, "-: the key, as printed by generate, comes by standard input")
         ->required();
     key->add_subcommand("use", "let every host seal with it")->add_option("ID", options.key)->required();
     key->add_subcommand("remove", "let no host accept it any more")->add_option("ID", options.key)->required();
@@ -406,16 +439,26 @@ ExitStatus runCommand(int argc, const char* const* argv, bool colour, std::ostre
         out << kv::Key::generate().base64() << '\n';
         return kDone;
     }
+    if (options.verb == "add") {
+        if (options.key != "-") {
+            err << "weftctl: a key in the command line is in everybody's list of processes and in the shell's "
+                   "history.\n"
+                   "Give it by standard input: weftctl key add - < FILE\n";
+            return kMistake;
+        }
+        options.key.clear();
+        in >> options.key;
+    }
     if (options.verb == "watch") {
         const auto ended = watchRows(options, out);
-        err << "weftctl: " << ended.error().message << hintFor(ended.error().code) << '\n';
+        complain(err, ended.error());
         return kFailed;
     }
     const auto answer = answerTo(options, what);
     const auto text = answer ? textFor(options, what, *answer, colour) : answer;
     if (!text) {
         if (what == "version" && !options.json) out << "weftctl " WEFT_VERSION "\n";
-        err << "weftctl: " << text.error().message << hintFor(text.error().code) << '\n';
+        complain(err, text.error());
         return kFailed;
     }
     out << *text;

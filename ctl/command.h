@@ -1,7 +1,7 @@
 // weftctl's command line.
 #pragma once
 
-#include <iosfwd>
+#include <iostream>
 
 namespace weft::ctl {
 
@@ -12,8 +12,9 @@ enum ExitStatus : int {
     kTrouble = 3,  // doctor found something bad, or a repair failed
 };
 
-// Runs one command: its output to `out`, complaints to `err`. `colour` for a terminal. Throws only what the standard
-// library throws.
-ExitStatus runCommand(int argc, const char* const* argv, bool colour, std::ostream& out, std::ostream& err);
+// Runs one command: its output to `out`, complaints to `err`, a key from `in`. `colour` for a terminal. Throws only
+// what the standard library throws.
+ExitStatus runCommand(int argc, const char* const* argv, bool colour, std::ostream& out, std::ostream& err,
+                      std::istream& in = std::cin);
 
 }  // namespace weft::ctl

@@ -92,7 +92,7 @@ bool comparePools(Json& checks, const Json& pools, const Json& engines) {
     for (const Json& pool : pools) {
         const auto prefix = IpPrefix::parse(text(pool, "pool"));
         if (!text(pool, "network").empty() || !prefix || used.contains(prefix->network())) continue;
-        const bool shared = text(pool, "addressSpace") == "weft-global";
+        const bool shared = text(pool, "addressSpace").starts_with("weft-overlay-");
         add(checks, kDockersView, "warning",
             fmt::format("weft keeps subnet {} for a network that Docker does not have", prefix->str()),
             fmt::format("curl --unix-socket /run/docker/plugins/weft-{}.sock -d '{{\"PoolID\":\"{}\"}}' "

@@ -7,6 +7,7 @@
 #include <array>
 #include <cctype>
 #include <cstdlib>
+#include <utility>
 
 namespace weft::ctl {
 namespace {
@@ -18,17 +19,51 @@ size_t width(std::string_view text) {
     return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
 }
 
+// The character at the front of `text`: how many bytes it takes, and which it is; 0 for what is no UTF-8.
+std::pair<size_t, char32_t> firstOf(std::string_view text) {
+    const auto lead = static_cast<unsigned char>(text.front());
+    if (lead < 0x80) return {1, lead};
+    const size_t size = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+    if (lead < 0xc2 || lead > 0xf4 || text.size() < size) return {1, 0};
+    char32_t point = lead & (0xffU >> (size + 1));
+    for (const char next : text.substr(1, size - 1)) {
+        if ((next & 0xc0) != 0x80) return {1, 0};
+        point = point << 6 | (static_cast<unsigned char>(next) & 0x3fU);
+    }
+    return {size, point};
+}
+
+// Steers a terminal, or the order in which it shows the text around it.
+bool steers(char32_t point) {
+    return point < 0x20 || (point >= 0x7f && point < 0xa0) || point == 0x61c || point == 0x200e || point == 0x200f ||
+           (point >= 0x2028 && point <= 0x202e) || (point >= 0x2066 && point <= 0x2069);
+}
+
 }  // namespace
 
-std::string harmless(std::string_view text) {
+std::string harmless(std::string_view text, Lines lines) {
     std::string out;
-    for (size_t i = 0; i < text.size(); ++i) {
-        const auto byte = static_cast<unsigned char>(text[i]);
-        const auto next = i + 1 < text.size() ? static_cast<unsigned char>(text[i + 1]) : 0U;
-        // U+0080 to U+009F, which some terminals take for escape sequences too.
-        const bool c1 = byte == 0xc2 && next >= 0x80 && next <= 0x9f;
-        if (c1) ++i;
-        out += c1 || byte < 0x20 || byte == 0x7f ? '?' : text[i];
+    while (!text.empty()) {
+        const auto [size, point] = firstOf(text);
+        const bool keeps = !steers(point) || (lines == Lines::Many && point == '\n');
+        out += keeps ? text.substr(0, size) : std::string_view("?");
+        text.remove_prefix(size);
+    }
+    return out;
+}
+
+std::string harmlessJson(std::string_view json) {
+    std::string out;
+    while (!json.empty()) {
+        const auto [size, point] = firstOf(json);
+        if (point < 0x80) {
+            out += steers(point) && point != '\n' ? '?' : json.front();
+        } else if (steers(point)) {
+            out += fmt::format("\\u{:04x}", static_cast<uint32_t>(point));
+        } else {
+            out += json.substr(0, size);
+        }
+        json.remove_prefix(size);
     }
     return out;
 }

@@ -38,8 +38,12 @@ private:
 // `text` in a tone; as it is without colour.
 std::string toned(std::string_view text, Tone tone, bool colour);
 
-// What others wrote (names, errors) without characters that steer a terminal.
-std::string harmless(std::string_view text);
+// What others wrote (names, errors) without characters that steer a terminal or turn the order of what is shown, and
+// without bytes that are no UTF-8: a '?' for each. Line ends are kept only of texts of many lines.
+enum class Lines : uint8_t { One, Many };
+std::string harmless(std::string_view text, Lines lines = Lines::One);
+// JSON that says the same, with such characters escaped.
+std::string harmlessJson(std::string_view json);
 
 // Whether standard output is a terminal that wants colour (no-color.org).
 bool wantsColour();

@@ -481,18 +481,17 @@ struct ControlApi::Routes {
             json["timeMs"] = milliseconds(past.time);
         }
         const NamesById names = sources.names();
-        HttpResponse rest =
-                answer({{"timeMs", milliseconds(sources.clock->wall())},
-                       {"version", WEFT_VERSION},
-                       {"node", sources.gossip->nodeName()},
-                       {"uptimeSeconds", api.uptime().count()},
-                       {"firewall", sources.firewall},
-                       {"warnings", warningsOf(sources)},
-                       {"networks", std::move(networks)},
-                       {"endpoints", std::move(endpoints)},
-                       {"traffic", std::move(counters)},
-                       {"names", {{"networks", names.networks}, {"containers", names.containers}}},
-                       {"repairs", std::move(repairs)}});
+        HttpResponse rest = answer({{"timeMs", milliseconds(sources.clock->wall())},
+                                    {"version", WEFT_VERSION},
+                                    {"node", sources.gossip->nodeName()},
+                                    {"uptimeSeconds", api.uptime().count()},
+                                    {"firewall", sources.firewall},
+                                    {"warnings", warningsOf(sources)},
+                                    {"networks", std::move(networks)},
+                                    {"endpoints", std::move(endpoints)},
+                                    {"traffic", std::move(counters)},
+                                    {"names", {{"networks", names.networks}, {"containers", names.containers}}},
+                                    {"repairs", std::move(repairs)}});
         rest.body.replace(0, 1, R"({"graph":)" + *graph + ',');
         return rest;
     }
@@ -603,7 +602,8 @@ struct ControlApi::Routes {
     }};
 };
 
-ControlApi::ControlApi(ControlSources sources) : sources_(std::move(sources)), started_(sources_.clock->now()), graph_(*sources_.gossip) {
+ControlApi::ControlApi(ControlSources sources)
+    : sources_(std::move(sources)), started_(sources_.clock->now()), graph_(*sources_.gossip) {
     Metrics& metrics = *sources_.metrics;
     const auto perMode = [this](auto count) {
         return [this, count] {

@@ -149,9 +149,8 @@ Result<std::shared_ptr<const ClusterGraph::Picture>> ClusterGraph::picture() {
                                      endpoint->v6});
     }));
     for (auto& [name, network] : made->networks) {
-        std::sort(network.endpoints.begin(), network.endpoints.end(), [](const Shown& a, const Shown& b) {
-            return std::tie(a.host, a.name) < std::tie(b.host, b.name);
-        });
+        std::sort(network.endpoints.begin(), network.endpoints.end(),
+                  [](const Shown& a, const Shown& b) { return std::tie(a.host, a.name) < std::tie(b.host, b.name); });
     }
     looked_ = std::chrono::steady_clock::now();
     last_ = made;

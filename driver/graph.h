@@ -4,10 +4,10 @@
 //      "networks": [{"name", "vni", "subnets": [PREFIX], "conflict", "containers",
 //                    "endpoints": [{"host", "name", "addresses"}]}]}
 //
-// All in order of name; endpoints by host, then name, and no more than were asked for: "containers" is their number. A host's state is what this one heard of it last, `tunnel`
-// a TunnelState and `tunnelFound` what that means: what probes of the way there found; empty for this host and where
-// nothing is examined. What hosts that are dead had is not shown: it is not reached. `conflict` is why this host is
-// apart from others that have a network of that name.
+// All in order of name; endpoints by host, then name, and no more than were asked for: "containers" is their number. A
+// host's state is what this one heard of it last, `tunnel` a TunnelState and `tunnelFound` what that means: what probes
+// of the way there found; empty for this host and where nothing is examined. What hosts that are dead had is not shown:
+// it is not reached. `conflict` is why this host is apart from others that have a network of that name.
 #pragma once
 
 #include <chrono>

@@ -75,8 +75,8 @@ public:
             const std::string_view target = from.target;
             const size_t query = target.find('?');
             HttpRequest request{from.method, std::string(target.substr(0, query)),
-                                query == std::string_view::npos ? "" : std::string(target.substr(query + 1)),
-                                from.body, from.get_header_value("Host")};
+                                query == std::string_view::npos ? "" : std::string(target.substr(query + 1)), from.body,
+                                from.get_header_value("Host")};
             HttpResponse response;
             try {
                 response = handler(request);
@@ -291,8 +291,8 @@ struct HttpServer::Impl {
     }
 
     Desk* findDesk(int fd) {
-        const auto found =
-            std::find_if(desks.begin(), desks.end(), [fd](const Desk& desk) { return desk.listener.socket.get() == fd; });
+        const auto found = std::find_if(desks.begin(), desks.end(),
+                                        [fd](const Desk& desk) { return desk.listener.socket.get() == fd; });
         return found == desks.end() ? nullptr : &*found;
     }
 

@@ -3,9 +3,9 @@
 // One thread accepts and reads; a request goes to a worker thread only when it is there as a whole. So a client that
 // sends half a request costs a descriptor and a buffer, never a worker, and is answered 408 after kRequestTimeout.
 // Each listener has connections and workers of its own, so that what strangers do at one costs nothing at another.
-// Workers are made as needed up to the listener's `maxWorkers` and end when idle; further requests queue. Idle kept-alive
-// connections stay open, unless the listener says otherwise: a unix socket's dead peer is noticed by its hang-up, and
-// closing one races with the engine's next call.
+// Workers are made as needed up to the listener's `maxWorkers` and end when idle; further requests queue. Idle
+// kept-alive connections stay open, unless the listener says otherwise: a unix socket's dead peer is noticed by its
+// hang-up, and closing one races with the engine's next call.
 //
 // The server looks at neither Host nor Content-Type: engines differ in them.
 #pragma once

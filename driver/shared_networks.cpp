@@ -183,7 +183,8 @@ Result<std::chrono::milliseconds> SharedNetworks::settle() {
     const std::lock_guard lock(engineUse_);
     WEFT_ASSIGN(Known known, read());
     auto patience = kRegularly;
-    std::erase_if(unknownSince_, [this](const auto& entry) { return clock_.now() - entry.second > 10 * kUnknownGrace; });
+    std::erase_if(unknownSince_,
+                  [this](const auto& entry) { return clock_.now() - entry.second > 10 * kUnknownGrace; });
     if (known.networks.empty()) return patience;
     const auto engine = engineNetworks();
     for (const auto& [name, rows] : known.networks) {

@@ -22,8 +22,8 @@ public:
     // However many look, the state is asked for once in this time.
     static constexpr std::chrono::milliseconds kEvery{1000};
 
-    // `address` as in listenLoopback(). `state` gives one JSON object, and is called on one of the server's threads at a
-    // time; nothing is done while nobody looks.
+    // `address` as in listenLoopback(). `state` gives one JSON object, and is called on one of the server's threads at
+    // a time; nothing is done while nobody looks.
     static Result<std::unique_ptr<WebServer>> start(std::string_view address, std::function<std::string()> state,
                                                     std::chrono::milliseconds every = kEvery);
     // Waits for what is under way.

@@ -61,8 +61,8 @@ bool Table::ByKey::before(const At& a, const At& b) {
 
 std::optional<Table::Place> Table::scan(std::string_view prefix, const std::optional<Place>& after, size_t limit,
                                         const std::function<void(const Row&)>& visit) const {
-    auto at = after ? live_.upper_bound(ByKey::At(after->key, &after->owner))
-                    : live_.lower_bound(ByKey::At(prefix, nullptr));
+    auto at =
+        after ? live_.upper_bound(ByKey::At(after->key, &after->owner)) : live_.lower_bound(ByKey::At(prefix, nullptr));
     for (size_t seen = 0; at != live_.end() && (*at)->key.starts_with(prefix); ++at, ++seen) {
         if (seen == limit) return Place{(*std::prev(at))->key, (*std::prev(at))->owner};
         if (!owners_.at((*at)->owner).suspended) visit(**at);

@@ -7,15 +7,18 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
 
+#include "ctl/table.h"
 #include "tests/unit/ctl/samples.h"
 
 namespace weft::ctl {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 // A directory with a weftd in it that gives the sample answers and remembers what it was sent.
@@ -73,11 +76,12 @@ protected:
         std::filesystem::remove_all(dir_);
     }
 
-    ExitStatus run(std::vector<const char*> arguments) {
+    ExitStatus run(std::vector<const char*> arguments, const std::string& input = "") {
+        std::istringstream in(input);
         out_.str("");
         err_.str("");
         arguments.insert(arguments.begin(), "weftctl");
-        return runCommand(static_cast<int>(arguments.size()), arguments.data(), false, out_, err_);
+        return runCommand(static_cast<int>(arguments.size()), arguments.data(), false, out_, err_, in);
     }
 
     std::string dir_;
@@ -157,6 +161,43 @@ TEST_F(Command, PingsOnlyMembers) {
     // Nobody listens there, which is an answer as well.
     EXPECT_EQ(run({"--run-dir", dir_.c_str(), "--json", "ping", "here", "--count", "2"}), kDone);
     EXPECT_THAT(out_.str(), HasSubstr(R"("gossip":{"address":"127.0.0.1:1","answered":0,"protocol":"tcp","sent":2})"));
+}
+
+// Names of members, errors and rows are others' words.
+TEST_F(Command, PrintsNothingThatSteersATerminal) {
+    const char* evil = "\x1b]0;x\x07\x1b[2J\nroot: all is well\u202e";
+    const std::string json = nlohmann::json(evil).dump();
+    server_.Get("/v1/overlay", [&json](const httplib::Request&, httplib::Response& response) {
+        response.set_content(R"({"overlay":[],"blocks":)" + json + "}", "application/json");
+    });
+    server_.Get("/v1/keys", [&json](const httplib::Request&, httplib::Response& response) {
+        response.status = 500;
+        response.set_content(R"({"error":)" + json + "}", "application/json");
+    });
+    server_.Get("/v1/network", [&json](const httplib::Request&, httplib::Response& response) {
+        response.set_content(R"({"network":[{"name":)" + json + R"(,"spec":null,"hosts":[{"host":)" + json +
+                                 R"(,"state":"ready","detail":)" + json + "}]}]}",
+                             "application/json");
+    });
+    const auto isHarmless = [](const std::string& text) { return text == harmless(text, Lines::Many); };
+    EXPECT_EQ(run({"--run-dir", dir_.c_str(), "overlay"}), kDone);
+    EXPECT_TRUE(isHarmless(out_.str())) << out_.str();
+    EXPECT_EQ(run({"--run-dir", dir_.c_str(), "--json", "overlay"}), kDone);
+    EXPECT_TRUE(isHarmless(out_.str())) << out_.str();
+    EXPECT_EQ(run({"--run-dir", dir_.c_str(), "key", "list"}), kFailed);
+    EXPECT_EQ(err_.str(), "weftctl: weftd: ?]0;x??[2J?root: all is well?\n");
+    EXPECT_EQ(run({"--run-dir", dir_.c_str(), "network", "ls"}), kDone);
+    EXPECT_TRUE(isHarmless(out_.str())) << out_.str();
+    EXPECT_THAT(out_.str(), Not(HasSubstr("\nroot")));
+}
+
+TEST_F(Command, TakesAKeyFromStandardInputOnly) {
+    EXPECT_EQ(run({"--run-dir", dir_.c_str(), "key", "add", "-"}, "c2VjcmV0\n"), kDone);
+    EXPECT_EQ(sent_, R"({"add":"c2VjcmV0"})");
+    sent_.clear();
+    EXPECT_EQ(run({"--run-dir", dir_.c_str(), "key", "add", "c2VjcmV0"}), kMistake);
+    EXPECT_THAT(err_.str(), HasSubstr("weftctl key add - <"));
+    EXPECT_EQ(sent_, "");
 }
 
 TEST_F(Command, SaysBothVersions) {

@@ -67,6 +67,10 @@ TEST(Doctor, NamesAPoolThatNoNetworkOfDockerUses) {
                 HasSubstr("warn docker's view: weft keeps subnet fd00:20::/64 for a network that Docker does not have\n"
                           "     fix: curl --unix-socket /run/docker/plugins/weft-bridge.sock -d "
                           "'{\"PoolID\":\"p2\"}' http://weft/IpamDriver.ReleasePool\n"));
+    HostView overlay = host;
+    const size_t space = overlay.pools.find("\"local\"", overlay.pools.find("p2"));
+    overlay.pools.replace(space, 7, "\"weft-overlay-local\"");
+    EXPECT_THAT(report(overlay), HasSubstr("weft-overlay.sock -d '{\"PoolID\":\"p2\"}'"));
     host.engineNetworks.insert(1, R"({"Id":"1","Driver":"bridge","IPAM":{"Config":[{"Subnet":"fd00:20::7/64"}]}},)");
     EXPECT_THAT(report(host), Not(HasSubstr("weft keeps subnet")));
     host.engineNetworks.insert(1, R"({"Id":"2","Driver":"none","IPAM":{"Config":null}},{"Id":"3","Driver":"x"},)");

@@ -53,7 +53,17 @@ TEST(Table, LetsNoCellSteerTheTerminal) {
 
 TEST(Table, HarmlessKeepsOtherCharacters) {
     EXPECT_EQ(harmless("grün \xc2\xa0 日本"), "grün \xc2\xa0 日本");
-    EXPECT_EQ(harmless("cut \xc2"), "cut \xc2");
+    EXPECT_EQ(harmless("cut \xc2"), "cut ?");
+    EXPECT_EQ(harmless("8 bit \x9b", Lines::Many), "8 bit ?");
+    EXPECT_EQ(harmless("a\nb"), "a?b");
+    EXPECT_EQ(harmless("a\nb", Lines::Many), "a\nb");
+}
+
+TEST(Table, HarmlessLetsNobodyTurnTheOrderOfText) {
+    for (const char* mark : {"\u061c", "\u200e", "\u200f", "\u2028", "\u202a", "\u202e", "\u2066", "\u2069"}) {
+        EXPECT_EQ(harmless(std::string("a") + mark + "b"), "a?b");
+    }
+    EXPECT_EQ(harmlessJson("{\"a\":\"x\u202ey\u009bz\u00e4\"}"), "{\"a\":\"x\\u202ey\\u009bz\u00e4\"}");
 }
 
 TEST(Toned, IsPlainWithoutColour) {

@@ -59,7 +59,8 @@ TEST_F(WebServerTest, TellsTheState) {
 
 TEST_F(WebServerTest, ComposesTheStateOnceForAllWhoLook) {
     server_.reset();
-    server_ = must(WebServer::start("127.0.0.1:" + std::to_string(port_), [this] { return std::to_string(++looks_); }, 1h));
+    server_ = must(WebServer::start(
+        "127.0.0.1:" + std::to_string(port_), [this] { return std::to_string(++looks_); }, 1h));
     std::vector<std::thread> viewers;
     for (int i = 0; i < 8; ++i) {
         viewers.emplace_back([&] { EXPECT_EQ(client().Get("/state")->body, "1"); });
