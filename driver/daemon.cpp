@@ -357,8 +357,7 @@ Result<void> Daemon::makeDrivers() {
         logWarn("msg=\"containers' senders are not checked, and there is no fast path\" why={}",
                 logValue(portProgramTrouble_));
     }
-    const DriverContext context{*records_, *netlink_, *ports_,           *firewall_,
-                                *ipam_,    clock_,    portProgram_.get()};
+    const DriverContext context{*records_, *netlink_, *ports_, *firewall_, *ipam_, clock_, portProgram_.get()};
     WEFT_ASSIGN(bridge_, BridgeDriver::create(context));
     WEFT_ASSIGN(host_, HostDriver::create(context));
     none_ = std::make_unique<NoneDriver>(*records_, clock_);

@@ -154,8 +154,8 @@ bool Table::apply(Row row) {
     const bool kept = std::ranges::find(lost, applied.key, &Row::key) == lost.end();
     if (!applied.deleted && kept) notify(RowEvent::Put, applied);
     if (applied.deleted && wasVisible) notify(RowEvent::Deleted, applied);
-    for (const Row& row : lost) {
-        if (row.key != applied.key || wasVisible) notify(RowEvent::Deleted, row);
+    for (const Row& gone : lost) {
+        if (gone.key != applied.key || wasVisible) notify(RowEvent::Deleted, gone);
     }
     return true;
 }
