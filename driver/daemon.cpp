@@ -80,13 +80,6 @@ constexpr std::chrono::milliseconds kAnswerWithin{9500};
 // Of links that vanished: time for the engine to take leave of them itself.
 constexpr std::chrono::seconds kLinkPatience{2};
 
-Result<void> makeDirectory(const std::string& path, mode_t mode) {
-    std::error_code error;
-    if (std::filesystem::create_directories(path, error)) ::chmod(path.c_str(), mode);
-    if (error) return errnoError(error.value(), "make directory " + path);
-    return {};
-}
-
 void logRepair(const Repair& repair) {
     const std::string line = fmt::format("repair kind={} object={} action={}", logValue(repair.kind),
                                          logValue(repair.object), logValue(repair.action));
@@ -272,9 +265,9 @@ Result<void> Daemon::start() {
     inherited_ = inheritedSockets();
 
     if (config_.swarm) WEFT_TRY(net::makeSysctlsWritable());
-    WEFT_TRY(makeDirectory(config_.runDir, 0755));
-    WEFT_TRY(makeDirectory(config_.stateDir, 0700));
-    WEFT_TRY(makeDirectory(config_.pluginDir, 0755));
+    WEFT_TRY(ownDirectory(config_.runDir, 0755));
+    WEFT_TRY(ownDirectory(config_.stateDir, 0700));
+    WEFT_TRY(ownDirectory(config_.pluginDir, 0755));
     WEFT_ASSIGN(InstanceLock lock, InstanceLock::take(config_.runDir));
     lock_.emplace(std::move(lock));
     const std::array components{RecordStore::schema(), ipam::schemaComponent(), kv::Service::schema()};

@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/spare_descriptor.h"
 #include "base/unique_fd.h"
 #include "driver/asker_quota.h"
 #include "driver/dns_message.h"
@@ -287,6 +288,7 @@ struct DnsServer::Impl {
     Counter& dropped;
     Counter& failed;
     UniqueFd epoll;
+    SpareDescriptor spare;
     UniqueFd wake;
     std::vector<UniqueFd> queues;  // of datagrams
     std::vector<UniqueFd> listeners;
@@ -441,7 +443,10 @@ void DnsServer::Impl::takeStream(int listener) {
     kv::SocketAddress from;
     socklen_t size = kv::SocketAddress::kRoom;
     UniqueFd client(::accept4(listener, from.get(), &size, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (!client) return;
+    if (!client) {
+        if (spare.refuse(listener, errno)) dropped.add();
+        return;
+    }
     const auto local = kv::SocketAddress::ofSocket(client.get());
     const auto address = from.address();
     if (!local || !address) return;

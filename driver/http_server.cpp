@@ -24,6 +24,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/spare_descriptor.h"
 #include "driver/http_frame.h"
 
 namespace weft::driver {
@@ -205,7 +206,7 @@ struct HttpServer::Impl {
     HttpLimits limits;
     UniqueFd epoll;
     UniqueFd wake;
-    UniqueFd spare;  // given up for a moment to refuse a connection when no descriptor is left
+    SpareDescriptor spare;
     std::thread thread;
 
     // Event thread only.
@@ -221,8 +222,7 @@ struct HttpServer::Impl {
     Result<void> open() {
         epoll = UniqueFd(::epoll_create1(EPOLL_CLOEXEC));
         wake = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-        spare = UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
-        if (!epoll || !wake || !spare) return errnoError(errno, "http server");
+        if (!epoll || !wake) return errnoError(errno, "http server");
         WEFT_TRY(watch(wake.get(), EPOLL_CTL_ADD, EPOLLIN));
         for (const Desk& desk : desks) {
             const int fd = desk.listener.socket.get();
@@ -346,12 +346,7 @@ struct HttpServer::Impl {
         for (;;) {
             UniqueFd fd(::accept4(listener.socket.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
             if (!fd) {
-                if (errno == EMFILE || errno == ENFILE) {
-                    // Left in the backlog it would wake epoll again at once, for ever.
-                    spare.reset();
-                    fd = UniqueFd(::accept(listener.socket.get(), nullptr, nullptr));
-                    fd.reset();
-                    spare = UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+                if (spare.refuse(listener.socket.get(), errno)) {
                     logWarn("connection refused: no file descriptor left");
                     continue;
                 }

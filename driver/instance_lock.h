@@ -1,12 +1,18 @@
 // InstanceLock: one weftd for a directory.
 #pragma once
 
+#include <sys/types.h>
+
 #include <string>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
 
 namespace weft::driver {
+
+// Makes the directory, or takes one that is there if nobody but root and this user can put files there.
+// PermissionDenied else.
+Result<void> ownDirectory(const std::string& path, mode_t mode);
 
 class InstanceLock {
 public:

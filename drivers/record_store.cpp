@@ -272,13 +272,15 @@ PendingWrite RecordStore::put(NetworkRecord record) {
         const std::lock_guard lock(mutex_);
         networks_[shared->request.networkId].record = shared;
     }
-    return queue([shared](Transaction& transaction) -> Result<void> {
-        WEFT_ASSIGN(Statement insert, transaction.prepare("INSERT OR REPLACE INTO drivers_networks "
-                                                          "VALUES (?, ?, ?, ?, ?, ?, ?)"));
-        insert.bind(shared->request.networkId.str()).bind(shared->mode).bind(encodeNetwork(shared->request));
-        insert.bind(shared->link).bind(int64_t{shared->mtu}).bind(shared->notes).bind(toNumber(shared->created));
-        return insert.run();
-    });
+    return queue(
+        [shared](Transaction& transaction) -> Result<void> {
+            WEFT_ASSIGN(Statement insert, transaction.prepare("INSERT OR REPLACE INTO drivers_networks "
+                                                              "VALUES (?, ?, ?, ?, ?, ?, ?)"));
+            insert.bind(shared->request.networkId.str()).bind(shared->mode).bind(encodeNetwork(shared->request));
+            insert.bind(shared->link).bind(int64_t{shared->mtu}).bind(shared->notes).bind(toNumber(shared->created));
+            return insert.run();
+        },
+        shared->request.networkId.str());
 }
 
 PendingWrite RecordStore::put(EndpointRecord record, Urgency urgency) {
@@ -299,7 +301,7 @@ PendingWrite RecordStore::put(EndpointRecord record, Urgency urgency) {
             insert.bind(toNumber(shared->created)).bind(toNumber(shared->changed));
             return insert.run();
         },
-        urgency);
+        shared->endpointId.str(), urgency);
 }
 
 PendingWrite RecordStore::erase(const NetworkId& networkId) {
@@ -319,7 +321,7 @@ PendingWrite RecordStore::erase(const NetworkId& networkId) {
             network.bind(networkId.str());
             return network.run();
         },
-        Urgency::Now, true);
+        networkId.str(), Urgency::Now, true);
 }
 
 PendingWrite RecordStore::erase(const NetworkId& networkId, const EndpointId& endpointId) {
@@ -341,33 +343,50 @@ PendingWrite RecordStore::erase(const NetworkId& networkId, const EndpointId& en
             statement.bind(endpointId.str());
             return statement.run();
         },
-        Urgency::Now, true);
+        endpointId.str(), Urgency::Now, true);
 }
 
 Result<void> RecordStore::noteHostChange(const std::string& setting, const std::string& before) {
-    return queue([setting, before](Transaction& transaction) -> Result<void> {
-               WEFT_ASSIGN(Statement insert,
-                           transaction.prepare("INSERT OR IGNORE INTO drivers_host_changes VALUES (?, ?)"));
-               insert.bind(setting).bind(before);
-               return insert.run();
-           })
+    return queue(
+               [setting, before](Transaction& transaction) -> Result<void> {
+                   WEFT_ASSIGN(Statement insert,
+                               transaction.prepare("INSERT OR IGNORE INTO drivers_host_changes VALUES (?, ?)"));
+                   insert.bind(setting).bind(before);
+                   return insert.run();
+               },
+               setting)
         .wait();
 }
 
-PendingWrite RecordStore::queue(Job job, Urgency urgency, bool repeated) {
+PendingWrite RecordStore::queue(Job job, std::string subject, Urgency urgency, bool repeated) {
     std::promise<Result<void>> promise;
     PendingWrite pending(promise.get_future());
     {
         const std::lock_guard lock(queueMutex_);
-        queue_.push_back({std::move(job), std::move(promise), repeated});
+        queue_.push_back({std::move(job), std::move(subject), std::move(promise), repeated});
         urgent_ |= urgency == Urgency::Now;
     }
     queued_.notify_one();
     return pending;
 }
 
+// One that the database refuses fails alone.
+void RecordStore::writeEach(std::vector<Owed>& owed, std::deque<Queued>& batch) {
+    std::erase_if(owed, [this](const Owed& erase) { return database_.write(erase.job).has_value(); });
+    for (Queued& queued : batch) {
+        const Result<void> written = database_.write(queued.job);
+        if (!written && queued.repeated) {
+            owed.push_back({std::move(queued.job), std::move(queued.subject)});
+        } else if (written) {
+            // It is there again: an older erase must not take it away later.
+            std::erase_if(owed, [&queued](const Owed& erase) { return erase.subject == queued.subject; });
+        }
+        queued.done.set_value(written);
+    }
+}
+
 void RecordStore::writeLoop() {
-    std::vector<Job> owed;  // failed, and to be done before what comes next
+    std::vector<Owed> owed;  // failed, and to be done before what comes next
     std::unique_lock lock(queueMutex_);
     for (;;) {
         const auto due = [this] { return stopping_ || !queue_.empty(); };
@@ -381,14 +400,15 @@ void RecordStore::writeLoop() {
         urgent_ = false;
         lock.unlock();
         const Result<void> written = database_.write([&](Transaction& transaction) -> Result<void> {
-            for (const Job& job : owed) WEFT_TRY(job(transaction));
+            for (const Owed& erase : owed) WEFT_TRY(erase.job(transaction));
             for (const Queued& queued : batch) WEFT_TRY(queued.job(transaction));
             return {};
         });
-        if (written) owed.clear();
-        for (Queued& queued : batch) {
-            if (!written && queued.repeated) owed.push_back(std::move(queued.job));
-            queued.done.set_value(written);
+        if (written) {
+            owed.clear();
+            for (Queued& queued : batch) queued.done.set_value(written);
+        } else {
+            writeEach(owed, batch);
         }
         if (last) return;
         lock.lock();

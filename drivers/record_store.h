@@ -5,8 +5,9 @@
 //
 // Writing: put and erase change memory at once and queue the disk; the returned PendingWrite tells when it is there.
 // So a handler starts its write, does its kernel work meanwhile, and waits for both before it answers. One thread
-// writes the queue in order, everything queued in one transaction. Who gets an error from wait() puts the former record
-// back; but what is erased stays so in memory, and is erased on disk when that can be written again.
+// writes the queue in order, everything queued in one transaction; where that fails, each for itself. Who gets an error
+// from wait() puts the former record back; but what is erased stays so in memory, and is erased on disk when that can
+// be written again.
 //
 // Urgency::Soon is for what the kernel can tell again or what is void after a crash anyway: it costs no disk wait of
 // its own and is there within kSoon.
@@ -156,8 +157,13 @@ private:
     explicit RecordStore(Database& database);
 
     using Job = std::function<Result<void>(Transaction&)>;
+    struct Owed {
+        Job job;
+        std::string subject;  // id of the network or endpoint
+    };
     struct Queued {
         Job job;
+        std::string subject;
         std::promise<Result<void>> done;
         bool repeated;  // until it is done, whoever was told that it failed
     };
@@ -169,8 +175,9 @@ private:
     };
 
     Result<void> load();
-    PendingWrite queue(Job job, Urgency urgency = Urgency::Now, bool repeated = false);
+    PendingWrite queue(Job job, std::string subject, Urgency urgency = Urgency::Now, bool repeated = false);
     void writeLoop();
+    void writeEach(std::vector<Owed>& owed, std::deque<Queued>& batch);
     static void unindex(NetworkEntry& entry, const EndpointRecord& record);
     void remember(const EndpointPtr& record);  // with mutex_ held
 

@@ -382,14 +382,16 @@ private:
     Keyring keyring_;
     KeyringRow ring_;
     std::unique_ptr<SocketTransport> transport_;
-    std::unique_ptr<DatabaseStorage> storage_;
-    std::unique_ptr<Node> node_;
-
+    // What threads of the members below take and change.
     mutable std::mutex mutex_;
     std::optional<std::vector<Address>> seeds_;
     std::set<Address> toldSeeds_;
     std::deque<std::function<void(Node&)>> posted_;
     bool ended_ = false;
+
+    std::unique_ptr<DatabaseStorage> storage_;
+    std::unique_ptr<Node> node_;
+
     uint64_t keyringEvents_ = 0;
     std::condition_variable keyringEvent_;
 

@@ -559,7 +559,8 @@ Result<CreateEndpointReply> BridgeDriver::createEndpoint(const CreateEndpointReq
 
     if (const EndpointPtr known = context_.records.endpoint(request.endpointId)) {
         if (known->networkId != record.networkId || known->address != record.address ||
-            known->addressV6 != record.addressV6 || known->mac != record.mac || known->macGiven != record.macGiven || known->notes != record.notes) {
+            known->addressV6 != record.addressV6 || known->mac != record.mac || known->macGiven != record.macGiven ||
+            known->notes != record.notes) {
             return makeError(ErrorCode::AlreadyExists,
                              "endpoint " + request.endpointId.brief() + " exists with other settings");
         }

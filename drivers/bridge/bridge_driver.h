@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "drivers/ages.h"
 #include "drivers/bridge/bridge_options.h"
 #include "drivers/context.h"
 #include "drivers/inspect.h"
@@ -187,6 +188,7 @@ private:
 
     std::mutex sweeping_;
     bool started_ = false;                             // the first sweep is done
+    Ages ages_;
     std::map<std::string, Clock::Monotonic> orphans_;  // link name: first seen
 };
 

@@ -70,6 +70,7 @@ Result<void> BridgeDriver::ensureSynced() {
 Result<std::vector<Repair>> BridgeDriver::reconcile(bool dryRun) {
     const std::lock_guard sweeping(sweeping_);
     Sweep sweep(dryRun);
+    ages_.look(context_.clock);
 
     WEFT_ASSIGN(auto listed, context_.netlink.listLinks());
     Links links;
@@ -83,7 +84,8 @@ Result<std::vector<Repair>> BridgeDriver::reconcile(bool dryRun) {
         if (overlayPools_ != nullptr) sweepPools(*overlayPools_, sweep);
     }
     sweepOrphans(links, sweep);
-    const std::set<NetworkId> over = givenBack(context_.ipam);
+    std::set<NetworkId> over = givenBack(context_.ipam);
+    if (overlayPools_ != nullptr) over.merge(givenBack(*overlayPools_));
     for (const NetworkPtr& record : myNetworks()) {
         sweepNetwork(record, links, over.contains(record->request.networkId), sweep);
     }
@@ -150,7 +152,7 @@ void BridgeDriver::sweepEndpoint(const Network& network, const EndpointRecord& r
     }
     if (link == nullptr || link->alias != endpointMark(record.endpointId)) return letGo("its link is gone");
 
-    const auto age = context_.clock.wall() - record.changed;
+    const auto age = ages_.of(record.changed);
     const bool atHost = !link->parentNetnsId;
     if (cameBack(record, *link)) return letGo("its container gave the link back");
     if (record.phase == EndpointPhase::Left && age > kLeftGrace) return letGo("left and never deleted");

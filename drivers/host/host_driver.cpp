@@ -472,6 +472,7 @@ Result<void> HostDriver::deleteEndpoint(const NetworkId& networkId, const Endpoi
 Result<std::vector<Repair>> HostDriver::reconcile(bool dryRun) {
     const std::lock_guard sweeping(sweeping_);
     Sweep sweep(dryRun);
+    ages_.look(context_.clock);
     const std::set<NetworkId> over = givenBack(context_.ipam);
     for (const NetworkPtr& network : context_.records.networks(kMode)) {
         const NetworkId id = network->request.networkId;
@@ -497,7 +498,7 @@ void HostDriver::sweepEndpoint(const EndpointRecord& endpoint, Sweep& sweep) {
     const auto letGo = [&](const std::string& why) {
         sweep.fix("endpoint", name, "released: " + why, [&] { return release(endpoint); });
     };
-    const auto age = context_.clock.wall() - endpoint.changed;
+    const auto age = ages_.of(endpoint.changed);
     if (endpoint.instance != instance_) return letGo("made before the host restarted");
     if (endpoint.link.empty()) {
         if (endpoint.phase == EndpointPhase::Left && age > kLeftGrace) letGo("left and never deleted");

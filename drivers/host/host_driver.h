@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "drivers/ages.h"
 #include "drivers/context.h"
 #include "drivers/host/host_options.h"
 #include "drivers/inspect.h"
@@ -91,6 +92,7 @@ private:
     std::timed_mutex nics_;  // who hands out a parent, alone or shared
     std::mutex sweeping_;
     bool started_ = false;
+    Ages ages_;
 };
 
 }  // namespace weft

@@ -1,15 +1,22 @@
 #include "drivers/none/none_driver.h"
 
-#include <mutex>
+#include <chrono>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "drivers/options.h"
+#include "drivers/sweep.h"
 
 namespace weft {
 
 namespace {
 
 constexpr std::string_view kMode = "none";
+constexpr std::chrono::seconds kUnfinishedGrace{60};
+constexpr std::chrono::seconds kSandboxGrace{300};
+// A network that is busy now is looked at in the next sweep.
+constexpr std::chrono::milliseconds kSweepPatience{1000};
 
 Error noPorts() {
     return makeError(ErrorCode::Unsupported,
@@ -110,6 +117,42 @@ Result<void> NoneDriver::programExternalConnectivity(const ProgramExternalConnec
 
 Result<void> NoneDriver::revokeExternalConnectivity(const NetworkId& /*networkId*/, const EndpointId& /*endpointId*/) {
     return {};
+}
+
+std::string NoneDriver::whyOver(const EndpointRecord& endpoint) const {
+    const auto age = ages_.of(endpoint.changed);
+    switch (endpoint.phase) {
+        case EndpointPhase::Created:
+            return age > kUnfinishedGrace ? "never joined" : "";
+        case EndpointPhase::Left:
+            return age > kUnfinishedGrace ? "left and never deleted" : "";
+        case EndpointPhase::Joined:
+            break;
+    }
+    // Engines up to 27 tell of a sandbox before they make it. Without its directory this daemon sees none at all.
+    const std::filesystem::path sandbox(endpoint.sandboxKey);
+    std::error_code error;
+    const bool visible = std::filesystem::exists(sandbox.parent_path(), error);
+    const bool gone = visible && !std::filesystem::exists(sandbox, error) && !error;
+    return gone && age > kSandboxGrace ? "its sandbox is gone" : "";
+}
+
+Result<std::vector<Repair>> NoneDriver::reconcile(bool dryRun) {
+    const std::lock_guard sweeping(sweeping_);
+    Sweep sweep(dryRun);
+    ages_.look(clock_);
+    for (const NetworkPtr& network : records_.networks(kMode)) {
+        const NetworkId id = network->request.networkId;
+        const auto lock = records_.lock(id, kSweepPatience);
+        if (!lock) continue;
+        for (const EndpointPtr& endpoint : records_.endpoints(id)) {
+            const std::string why = whyOver(*endpoint);
+            if (why.empty()) continue;
+            sweep.fix("endpoint", endpoint->endpointId.brief(), "released: " + why,
+                      [&] { return records_.erase(id, endpoint->endpointId).wait(); });
+        }
+    }
+    return sweep.take();
 }
 
 std::vector<NetworkInfo> NoneDriver::networks() const {

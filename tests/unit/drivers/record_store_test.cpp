@@ -2,8 +2,10 @@
 
 #include <gmock/gmock.h>
 
+#include <fstream>
 #include <thread>
 
+#include "drivers/ages.h"
 #include "drivers/none/none_driver.h"
 #include "drivers/record_codec.h"
 #include "tests/unit/drivers/scratch.h"
@@ -144,7 +146,7 @@ TEST_F(RecordStoreTest, WhatCouldNotBeErasedGoesWhenTheDiskWorksAgain) {
     must(store_->put(endpointRecord(2)).wait());
     sql("CREATE TRIGGER full BEFORE DELETE ON drivers_endpoints BEGIN SELECT RAISE(ABORT, 'disk full'); END");
     EXPECT_FALSE(store_->erase(kNetwork, endpointId(1)).wait());
-    EXPECT_FALSE(store_->put(endpointRecord(3)).wait());  // shares its fate
+    EXPECT_TRUE(store_->put(endpointRecord(3)).wait());
     sql("DROP TRIGGER full");
     must(store_->put(endpointRecord(4)).wait());
     sql("CREATE TRIGGER full BEFORE DELETE ON drivers_endpoints BEGIN SELECT RAISE(ABORT, 'disk full'); END");
@@ -153,8 +155,106 @@ TEST_F(RecordStoreTest, WhatCouldNotBeErasedGoesWhenTheDiskWorksAgain) {
     open();  // and nothing else was written
     EXPECT_FALSE(store_->endpoint(endpointId(1)));
     EXPECT_FALSE(store_->endpoint(endpointId(2)));
-    EXPECT_FALSE(store_->endpoint(endpointId(3)));
+    EXPECT_TRUE(store_->endpoint(endpointId(3)));
     EXPECT_TRUE(store_->endpoint(endpointId(4)));
+}
+
+TEST_F(RecordStoreTest, AWriteThatTheDatabaseRefusesFailsAlone) {
+    must(store_->put(networkRecord()).wait());
+    must(store_->put(endpointRecord(1)).wait());
+    must(store_->put(endpointRecord(5)).wait());
+    const std::string id = endpointId(1).str();
+    must(database_->write([&id](Transaction& transaction) -> Result<void> {
+        for (const char* event : {"DELETE ON drivers_endpoints WHEN old", "INSERT ON drivers_endpoints WHEN new"}) {
+            WEFT_ASSIGN(Statement statement,
+                        transaction.prepare("CREATE TRIGGER poison_" + std::string(event, 6) + " BEFORE " + event +
+                                            ".id = '" + id + "' BEGIN SELECT RAISE(ABORT, 'poisoned'); END"));
+            WEFT_TRY(statement.run());
+        }
+        return {};
+    }));
+    // In one batch, and then for ever.
+    auto poisoned = store_->put(endpointRecord(1));
+    auto other = store_->put(endpointRecord(2));
+    auto erased = store_->erase(kNetwork, endpointId(1));
+    auto last = store_->put(endpointRecord(3));
+    EXPECT_FALSE(poisoned.wait());
+    EXPECT_TRUE(other.wait());
+    EXPECT_FALSE(erased.wait());
+    EXPECT_TRUE(last.wait());
+    EXPECT_TRUE(store_->put(endpointRecord(4)).wait());
+    // What comes back under an id whose erase failed stays.
+    must(database_->write([](Transaction& transaction) -> Result<void> {
+        WEFT_ASSIGN(Statement statement, transaction.prepare("DROP TRIGGER poison_INSERT"));
+        return statement.run();
+    }));
+    EXPECT_TRUE(store_->put(endpointRecord(1)).wait());
+    open();
+    for (const int number : {1, 2, 3, 4, 5}) EXPECT_TRUE(store_->endpoint(endpointId(number))) << number;
+}
+
+TEST_F(RecordStoreTest, NoneModeReleasesWhatTheEngineNeverFinished) {
+    ManualClock clock;
+    NoneDriver driver(*store_, clock);
+    CreateNetworkRequest network;
+    network.networkId = kNetwork;
+    must(driver.createNetwork(network));
+    const std::string sandbox = scratch_ / "sandbox";
+    std::ofstream(sandbox) << "";
+    for (const int number : {1, 2, 3}) {
+        CreateEndpointRequest endpoint;
+        endpoint.networkId = kNetwork;
+        endpoint.endpointId = endpointId(number);
+        must(driver.createEndpoint(endpoint));
+        JoinRequest join;
+        join.networkId = kNetwork;
+        join.endpointId = endpointId(number);
+        join.sandboxKey = number == 3 ? sandbox : sandbox + " that is gone";
+        if (number != 1) must(driver.join(join));
+    }
+    EXPECT_THAT(must(driver.reconcile(false)), ::testing::IsEmpty());
+    clock.advance(std::chrono::seconds(61));
+    EXPECT_THAT(must(driver.reconcile(true)), ::testing::SizeIs(1));
+    EXPECT_EQ(must(driver.reconcile(false)).at(0).action, "released: never joined");
+    clock.advance(std::chrono::seconds(240));
+    EXPECT_EQ(must(driver.reconcile(false)).at(0).action, "released: its sandbox is gone");
+    EXPECT_EQ(store_->endpointCount(kNetwork), 1U) << "the one whose sandbox is there";
+}
+
+// Moves only the wall clock.
+class SetClock final : public Clock {
+public:
+    [[nodiscard]] Monotonic now() const override { return Monotonic(elapsed); }
+    [[nodiscard]] Wall wall() const override {
+        return Wall(std::chrono::duration_cast<Wall::duration>(std::chrono::hours(24 * 365 * 50) + elapsed + shift));
+    }
+    std::chrono::seconds elapsed{100};
+    std::chrono::seconds shift{0};
+};
+
+TEST(Ages, DoNotCountAClockThatWasSet) {
+    using std::chrono::seconds;
+    SetClock clock;
+    Ages ages;
+    const auto made = clock.wall();
+    ages.look(clock);
+    clock.elapsed += seconds(30);
+    ages.look(clock);
+    EXPECT_EQ(ages.of(made), seconds(30));
+    clock.shift = seconds(3600);  // set forward while a container starts
+    clock.elapsed += seconds(1);
+    ages.look(clock);
+    EXPECT_EQ(ages.of(made), seconds(0));
+    const auto later = clock.wall();
+    clock.elapsed += seconds(61);
+    ages.look(clock);
+    EXPECT_EQ(ages.of(made), seconds(61));
+    EXPECT_EQ(ages.of(later), seconds(61));
+    clock.shift = seconds(-3600);  // and back
+    ages.look(clock);
+    clock.elapsed += seconds(61);
+    ages.look(clock);
+    EXPECT_EQ(ages.of(later), seconds(61)) << "stamped in the future";
 }
 
 TEST_F(RecordStoreTest, OneAtATimePerNetwork) {
