@@ -112,8 +112,9 @@ private:
 
 class RecordStore {
 public:
-    // Shorter than the 10 s a handler has.
-    static constexpr std::chrono::seconds kLockPatience{8};
+    // For all locks of a call together: half of what a handler has. The other half is the firewall's, which waits up to
+    // 4 s for the xtables lock.
+    static constexpr std::chrono::milliseconds kLockPatience{5000};
 
     static constexpr std::chrono::milliseconds kSoon{20};
     // What could not be erased is tried again with the next write, and after this time.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/deadline.h"
 #include "base/log.h"
 #include "base/rollback.h"
 #include "drivers/host_state.h"
@@ -14,9 +15,6 @@
 namespace weft {
 
 namespace {
-
-// Two locks to wait for, and the handler has 10 s.
-constexpr std::chrono::milliseconds kCreatePatience{3500};
 
 // Of the containers' gateway where it is not the bridge; Docker's bridge knows these names too.
 constexpr const char* kGatewayAuxV4 = "DefaultGatewayIPv4";
@@ -159,9 +157,10 @@ Result<void> BridgeDriver::makeNetwork(NetworkRecord asked) {
     WEFT_ASSIGN(Network network, read(draft));
     draft->link = network.options.name.empty() ? bridgeName(request.networkId) : network.options.name;
 
-    const std::unique_lock creating(creating_, kCreatePatience);
+    const Deadline deadline(RecordStore::kLockPatience);
+    const std::unique_lock creating(creating_, deadline.left());
     if (!creating) return makeError(ErrorCode::Busy, "other networks are being created");
-    WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(request.networkId, kCreatePatience));
+    WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(request.networkId, deadline.left()));
 
     if (const NetworkPtr known = context_.records.network(request.networkId)) {
         if (known->mode != draft->mode || known->request != request) {

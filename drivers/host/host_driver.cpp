@@ -7,6 +7,7 @@
 #include <chrono>
 #include <filesystem>
 
+#include "base/deadline.h"
 #include "base/log.h"
 #include "base/rollback.h"
 #include "drivers/host/nic_state.h"
@@ -270,7 +271,8 @@ Result<void> HostDriver::checkParentFree(const std::string& parent, bool exclusi
 }
 
 Result<CreateEndpointReply> HostDriver::createEndpoint(const CreateEndpointRequest& request) {
-    WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(request.networkId));
+    const Deadline deadline(RecordStore::kLockPatience);
+    WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(request.networkId, deadline.left()));
     WEFT_ASSIGN(const NetworkPtr network, load(request.networkId));
     WEFT_ASSIGN(const HostOptions options, parseHostOptions(network->request));
     WEFT_TRY(OptionReader("weft-host", request.options, {}).check());
@@ -308,7 +310,7 @@ Result<CreateEndpointReply> HostDriver::createEndpoint(const CreateEndpointReque
         WEFT_TRY(release(*known));
     }
 
-    const std::unique_lock nics(nics_, RecordStore::kLockPatience);
+    const std::unique_lock nics(nics_, deadline.left());
     if (!nics) return makeError(ErrorCode::Busy, "other endpoints are being created");
     WEFT_TRY(checkParentFree(network->link, options.exclusive, record));
     WEFT_ASSIGN(const net::Link parent, context_.netlink.getLink(network->link));
@@ -374,7 +376,8 @@ void HostDriver::announce(const net::Link& parent, const EndpointRecord& endpoin
 }
 
 Result<JoinReply> HostDriver::join(const JoinRequest& request) {
-    WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(request.networkId));
+    const Deadline deadline(RecordStore::kLockPatience);
+    WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(request.networkId, deadline.left()));
     WEFT_ASSIGN(const NetworkPtr network, load(request.networkId));
     WEFT_ASSIGN(const HostOptions options, parseHostOptions(network->request));
     const EndpointPtr known = context_.records.endpoint(request.networkId, request.endpointId);
