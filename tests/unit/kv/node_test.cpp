@@ -529,34 +529,6 @@ TEST_F(Recorded, BothRestartedWhileParted) {
     EXPECT_TRUE(cluster.runUntil([&] { return cluster.converged(); }, 15s));
 }
 
-// C7: host 2 answers for the dead host 1 with whatever numbers it saw.
-TEST_F(Recorded, NobodyAnswersForADeadHost) {
-    Config config = joined();
-    config.indirectProbes = 0;
-    Cluster cluster(1, config);
-    up(cluster, 3);
-    cluster.run(5s);
-    cluster.crash(1);
-    uint64_t counter = uint64_t{1} << 40;
-    const auto lie = [&] {  // every number is a guess; 100 a probe
-        for (int i = 0; i < 20; ++i) {
-            Writer plain, context;
-            plain.id(cluster.id(2));
-            plain.u32(1);
-            plain.u64(++counter);
-            plain.u32(1);
-            for (int j = 0; j < 5; ++j) plain.bytes(encode(Ack{static_cast<uint32_t>(cluster.random().next()), 0}));
-            context.text8("weft packet");
-            context.text8("weft");
-            context.id(cluster.id(0));
-            Bytes box;
-            cluster.keyring(0).seal(kv::Wire::Two, cluster.random(), context.view(), plain.view(), box);
-            cluster.inject(0, hostAddress(2), box);
-        }
-    };
-    EXPECT_TRUE(cluster.runUntil([&] { return lie(), stateAt(cluster, 0, 1) == MemberState::Dead; }, 60s, 200ms));
-}
-
 // C5
 TEST_F(Clusters, AnOwnerHasAQuota) {
     Config config = joined();

@@ -10,6 +10,7 @@
 #include "kv/context.h"
 #include "kv/membership.h"
 #include "kv/message.h"
+#include "kv/prober.h"
 #include "kv/replay_window.h"
 #include "kv/secure_stream.h"
 #include "kv/suspicion.h"
@@ -417,6 +418,65 @@ TEST(Membership, HearsOfAnotherRunOfItsIdentity) {
     EXPECT_EQ(outdated, 0U) << "not signed";
     lower.applyRecord(higher.self().record, {});
     EXPECT_EQ(outdated, 7U);
+}
+
+// C7: an ack counts from whom it was asked, by the number that one was given.
+TEST(Prober, OnlyWhoWasAskedAnswers) {
+    enum class Answer { Nobody, Target, TargetsNumberByHelper, HelpersNumberByOther, Helper };
+    for (const auto answer : {Answer::Nobody, Answer::Target, Answer::TargetsNumberByHelper,
+                              Answer::HelpersNumberByOther, Answer::Helper}) {
+        const sim::FastSigner signer(1);
+        ManualClock clock;
+        SeededRandom random(3);
+        Context context{{}, clock, random, signer, Timers(clock), {}};
+        Membership membership(context, 1,
+                              {.changed = [](const Member&, std::optional<MemberState>) {},
+                               .forgotten = [](const Member&) {},
+                               .broadcast = [](const NodeId&, const Message&) {},
+                               .refuted = [] {},
+                               .epochOutdated = [](uint32_t) {}});
+        for (uint64_t number = 2; number < 5; ++number) {
+            const sim::FastSigner other(number);
+            MemberRecord record{.publicKey = other.publicKey(), .address = sim::hostAddress(number)};
+            record.incarnation = kWire2Bit;
+            record.signature = other.sign(signedBytes(record, context.config.cluster));
+            ASSERT_TRUE(membership.applyRecord(record, {}));
+        }
+        std::optional<std::pair<NodeId, uint32_t>> ping;
+        std::map<NodeId, uint32_t> requests;
+        Prober prober(context, membership,
+                      {.send =
+                           [&](const Address&, const NodeId& id, const std::vector<Message>& messages) {
+                               const auto* asked = std::get_if<PingRequest>(&messages.front());
+                               if (asked != nullptr) requests[id] = asked->sequence;
+                               const auto* pinged = std::get_if<Ping>(&messages.front());
+                               if (pinged != nullptr && !ping) ping = {id, pinged->sequence};
+                           },
+                       .streamProbe = [](const Member&, uint32_t) {},
+                       .root = [] { return uint64_t{1}; }});
+        prober.start();
+        const auto advance = [&](std::chrono::milliseconds by) {
+            for (; by.count() > 0; by -= 1ms) {
+                clock.advance(1ms);
+                context.timers.run();
+            }
+        };
+        while (!ping) advance(1ms);
+        advance(501ms);
+        ASSERT_EQ(requests.size(), 2U);
+        const auto [helper, number] = *requests.begin();
+        const NodeId other = requests.rbegin()->first;
+        EXPECT_NE(number, ping->second);
+        EXPECT_NE(number, requests.at(other));
+        if (answer == Answer::Target) prober.onAck(ping->first, {ping->second, 0});
+        if (answer == Answer::TargetsNumberByHelper) prober.onAck(helper, {ping->second, 0});
+        if (answer == Answer::HelpersNumberByOther) prober.onAck(other, {number, 0});
+        if (answer == Answer::Helper) prober.onAck(helper, {number, 0});
+        const NodeId target = ping->first;
+        advance(500ms);
+        const bool believed = answer == Answer::Target || answer == Answer::Helper;
+        EXPECT_EQ(membership.find(target)->state, believed ? MemberState::Alive : MemberState::Suspect);
+    }
 }
 
 }  // namespace

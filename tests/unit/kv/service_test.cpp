@@ -1,10 +1,11 @@
 // kv::Service over real sockets on loopback, real files and a real database.
 #include "kv/service.h"
-#include "kv/keyring_row.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -18,6 +19,10 @@
 
 #include "base/unique_fd.h"
 #include "kv/database_storage.h"
+#include "kv/keyring_row.h"
+#include "kv/node.h"
+#include "kv/socket_address.h"
+#include "kv/socket_transport.h"
 
 namespace weft::kv {
 
@@ -574,6 +579,47 @@ TEST_F(ServiceTest, FloodsDoNoHarm) {
     EXPECT_TRUE(eventually([&] { return counter(one, &Counters::unknownKey) > 0; }));
     EXPECT_TRUE(eventually([&] { return counter(one, &Counters::streamsRefused) > 0; }));
     EXPECT_EQ(living(one), 2U);
+}
+
+namespace {
+class NoStorage final : public Storage {
+public:
+    void save(const Row&, Done done) override { done({}); }
+    void saveEpoch(uint32_t) override {}
+    void saveMembers(std::vector<MemberRecord>) override {}
+};
+}  // namespace
+
+// C7: under a level-triggered epoll a connection that cannot be accepted is reported again at once.
+TEST(SocketTransport, WaitsWithoutSpinningForADescriptor) {
+    const Address loopback{*IpAddress::parse("127.0.0.1"), 0};
+    const auto transport = SocketTransport::open(&loopback);
+    ASSERT_TRUE(transport);
+    Keyring ring;
+    ASSERT_TRUE(ring.add(Key{{1}}));
+    const Ed25519Signer signer({1});
+    SystemClock clock;
+    SystemRandom random;
+    NoStorage storage;
+    Node node({}, {}, ring, signer, clock, random, **transport, storage);
+    const UniqueFd client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const SocketAddress name(Address{loopback.ip, (*transport)->port()});
+    ASSERT_EQ(::connect(client.get(), name.get(), name.size()), 0);
+    rlimit before{};
+    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+    std::vector<UniqueFd> all;
+    const rlimit few{64, before.rlim_max};
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+    for (int fd; (fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) all.emplace_back(fd);
+    const auto end = std::chrono::steady_clock::now() + 300ms;
+    int rounds = 0;
+    for (; std::chrono::steady_clock::now() < end; ++rounds) (*transport)->run(node, 1s);
+    EXPECT_LT(rounds, 20);
+    EXPECT_EQ(node.counters().streamsAccepted, 0U);
+    all.clear();
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+    for (int i = 0; i < 20 && node.counters().streamsAccepted == 0; ++i) (*transport)->run(node, 1s);
+    EXPECT_EQ(node.counters().streamsAccepted, 1U);
 }
 
 TEST(EndpointText, IsAnAddressWithOrWithoutAPort) {
