@@ -24,7 +24,7 @@ struct Host {
     bool self = false;
     std::string tunnel;  // as probes found it; empty: not examined
 
-    [[nodiscard]] bool gone() const { return state == "dead" || state == "left"; }
+    [[nodiscard]] bool gone() const { return state != "alive" && state != "suspect"; }
     [[nodiscard]] std::string standing() const {
         if (self) return "this host";
         return tunnel.empty() ? state : state + ", tunnel " + tunnel;
@@ -72,7 +72,9 @@ Result<Graph> parseGraph(std::string_view text) {
         Graph graph;
         graph.cluster = word(json, "cluster");
         for (const Json& host : json.at("hosts")) {
-            graph.hosts.push_back({word(host, "name"), word(host, "address"), word(host, "state"),
+            std::string state = word(host, "state");
+            if (state == "dead") state = harmless(host.value("presence", state));
+            graph.hosts.push_back({word(host, "name"), word(host, "address"), std::move(state),
                                    host.at("self").get<bool>(), word(host, "tunnel")});
         }
         for (const Json& network : json.at("networks")) {
@@ -98,7 +100,7 @@ Tone toneOf(const Host& host) {
             host.tunnel.empty() || host.tunnel == "good" || host.tunnel == "healed" || host.tunnel == "unknown";
         return well ? Tone::Good : Tone::Bad;
     }
-    return host.state == "suspect" ? Tone::Warning : Tone::Bad;
+    return host.state == "suspect" || host.state == "daemon away" ? Tone::Warning : Tone::Bad;
 }
 
 std::string joined(const std::vector<std::string>& words) {

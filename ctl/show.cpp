@@ -67,12 +67,16 @@ std::string showStatus(const Json& json, const Names& /*names*/, bool colour) {
                     text(json, "pluginDir").empty() ? "one, managed by the engine" : text(json, "pluginDir"),
                     text(json, "stateDir"), text(json, "logLevel"));
     const std::string address = text(json, "address");
+    std::string away;
+    for (const auto& [key, what] : {std::pair("daemonsAway", "daemon away"), std::pair("hostsAway", "host away")}) {
+        if (const int count = json.value(key, 0); count > 0) away += fmt::format(", {} {}", count, what);
+    }
     out.insert(out.size() - 1,
                fmt::format("node       {}, {}\n", harmless(text(json, "node")),
                            address.empty() ? "a cluster of one"
-                                           : fmt::format("cluster {}, at {}, {} of {} members alive",
+                                           : fmt::format("cluster {}, at {}, {} of {} members alive{}",
                                                          harmless(text(json, "cluster")), address,
-                                                         text(json, "membersAlive"), text(json, "members"))));
+                                                         text(json, "membersAlive"), text(json, "members"), away)));
     for (const Json& warning : json.at("warnings")) {
         out.insert(out.size() - 1, fmt::format("{}    {}\n", toned("warning", Tone::Warning, colour),
                                                harmless(warning.get<std::string>())));
@@ -191,12 +195,15 @@ std::string showVersion(const Json& json, const Names& /*names*/, bool /*colour*
 std::string showMembers(const Json& json, const Names& /*names*/, bool colour) {
     Table table({"NAME", "ADDRESS", "STATE", ">SINCE", "ID"});
     for (const Json& member : json.at("members")) {
-        const std::string state = text(member, "state");
+        std::string state = text(member, "state");
+        const std::string presence = member.value("presence", "");
+        if (state == "dead" && !presence.empty()) state = presence;
+        const Json& since = member.at("sinceSeconds");
         table.add({text(member, "name") + (member.at("self").get<bool>() ? " (here)" : ""), text(member, "address"),
-                   Cell(state, state == "alive"     ? Tone::Good
-                               : state == "suspect" ? Tone::Warning
-                                                    : Tone::Bad),
-                   duration(member.at("sinceSeconds")), text(member, "id").substr(0, 8)});
+                   Cell(state, state == "alive"                               ? Tone::Good
+                               : state == "suspect" || state == "daemon away" ? Tone::Warning
+                                                                              : Tone::Bad),
+                   since.is_null() ? "long" : duration(since), text(member, "id").substr(0, 8)});
     }
     std::string out = fmt::format("cluster {}\n", harmless(text(json, "cluster")));
     if (json.at("alone").get<bool>()) out = "a cluster of one: weftd has no --key-file, so no host can join\n";

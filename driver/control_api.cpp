@@ -156,6 +156,11 @@ struct ControlApi::Routes {
             modes.push_back(
                 {{"driver", mode.name}, {"networks", networks}, {"endpoints", endpoints}, {"ports", ports}});
         }
+        const auto hosts = sources.hosts();
+        const auto count = [&hosts](Presence presence) {
+            return std::count_if(hosts.begin(), hosts.end(),
+                                 [presence](const auto& host) { return host.second.presence == presence; });
+        };
         return answer({{"version", WEFT_VERSION},
                        {"pid", ::getpid()},
                        {"uptimeSeconds", api.uptime().count()},
@@ -168,6 +173,8 @@ struct ControlApi::Routes {
                        {"address", sources.gossip->alone() ? "" : sources.gossip->advertised().str()},
                        {"members", members->size()},
                        {"membersAlive", alive},
+                       {"daemonsAway", count(Presence::DaemonAway)},
+                       {"hostsAway", count(Presence::HostAway)},
                        {"warnings", warningsOf(sources)},
                        {"modes", std::move(modes)}});
     }
@@ -276,15 +283,30 @@ struct ControlApi::Routes {
         });
         if (!done) return failure(500, done.error().message);
         Json list = Json::array();
+        auto hosts = api.sources_.hosts();
         for (const kv::Member& member : found->first) {
             const auto since = std::chrono::duration_cast<std::chrono::seconds>(found->second - member.since);
             list.push_back({{"name", member.record.name},
                             {"id", member.id.str()},
                             {"address", member.record.address.str()},
                             {"state", kv::toString(member.state)},
+                            {"presence", presenceOf(member, hosts)},
                             {"self", member.id == gossip.id()},
                             {"sinceSeconds", since.count()},
                             {"incarnation", member.record.incarnation}});
+            hosts.erase(member.id);
+        }
+        // The store forgets hosts, and their containers are still there.
+        for (const auto& [id, host] : hosts) {
+            if (host.presence == Presence::Here) continue;
+            list.push_back({{"name", host.name},
+                            {"id", id.str()},
+                            {"address", host.address.str()},
+                            {"state", kv::toString(kv::MemberState::Dead)},
+                            {"presence", toString(host.presence)},
+                            {"self", false},
+                            {"sinceSeconds", nullptr},
+                            {"incarnation", 0}});
         }
         return answer({{"cluster", gossip.cluster()}, {"alone", gossip.alone()}, {"members", std::move(list)}});
     }
@@ -333,7 +355,7 @@ struct ControlApi::Routes {
     }
 
     static HttpResponse graph(ControlApi& api, const HttpRequest&) {
-        auto graph = api.graph_.text(api.sources_.overlay(), api.sources_.tunnels());
+        auto graph = api.graph_.text(api.sources_.overlay(), api.sources_.tunnels(), api.sources_.hosts());
         return graph ? HttpResponse{200, *std::move(graph)} : failure(graph.error());
     }
 
@@ -461,7 +483,7 @@ struct ControlApi::Routes {
 
     static HttpResponse live(ControlApi& api, const HttpRequest&) {
         const ControlSources& sources = api.sources_;
-        const auto graph = api.graph_.text(sources.overlay(), sources.tunnels(), kMostOnPage);
+        const auto graph = api.graph_.text(sources.overlay(), sources.tunnels(), sources.hosts(), kMostOnPage);
         const auto traffic = sources.traffic();
         if (!graph || !traffic) return failure(graph ? traffic.error() : graph.error());
         Json endpoints = endpointList(sources);
@@ -641,6 +663,15 @@ ControlApi::ControlApi(ControlSources sources)
         std::vector<Metrics::Sample> samples;
         for (const auto& [state, count] : counts) {
             samples.push_back({{{"state", std::string(toString(state))}}, static_cast<double>(count)});
+        }
+        return samples;
+    });
+    metrics.gaugesFrom("weft_hosts", "Other hosts: here, with their weftd away, or away themselves.", [this] {
+        std::map<Presence, size_t> counts{{Presence::Here, 0}, {Presence::DaemonAway, 0}, {Presence::HostAway, 0}};
+        for (const auto& [id, host] : sources_.hosts()) ++counts[host.presence];
+        std::vector<Metrics::Sample> samples;
+        for (const auto& [presence, hosts] : counts) {
+            samples.push_back({{{"presence", std::string(toString(presence))}}, static_cast<double>(hosts)});
         }
         return samples;
     });

@@ -54,6 +54,9 @@ struct ControlSources {
     SharedNetworks* sharedNetworks = nullptr;  // null: a swarm makes them
     std::function<std::vector<OverlayStatus>()> overlay;
     std::function<TunnelReport()> tunnels;
+    std::function<std::map<kv::NodeId, OverlayView::KnownHost>()> hosts = [] {
+        return std::map<kv::NodeId, OverlayView::KnownHost>();
+    };
     std::function<Result<std::string>()> blocks;  // who holds which addresses
     std::function<Result<std::string>(const std::string& node, bool force)> forget;
     Metrics* metrics = nullptr;

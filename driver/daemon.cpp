@@ -270,7 +270,8 @@ Result<void> Daemon::start() {
     WEFT_TRY(ownDirectory(config_.pluginDir, 0755));
     WEFT_ASSIGN(InstanceLock lock, InstanceLock::take(config_.runDir));
     lock_.emplace(std::move(lock));
-    const std::array components{RecordStore::schema(), ipam::schemaComponent(), kv::Service::schema()};
+    const std::array components{RecordStore::schema(), ipam::schemaComponent(), kv::Service::schema(),
+                                HostMemory::schema()};
     WEFT_ASSIGN(database_, Database::open(config_.stateDir + "/weft.db", components));
 
     WEFT_ASSIGN(gossip_, kv::Service::start(config_.gossip, *database_, metrics_));
@@ -384,6 +385,10 @@ Result<void> Daemon::makeOverlay(const DriverContext& context) {
     overlay.swarm = config_.swarm;
     overlay.clustered = !gossip_->alone();
     overlay.ledger = [this] { return sharedIpam_->facts(); };
+    if (overlay.clustered) {
+        WEFT_ASSIGN(overlay.memory, HostMemory::open(*database_, clock_));
+        overlay.memory->start();
+    }
     WEFT_ASSIGN(overlay_, OverlayDriver::create(context, *bridge_, *gossip_, overlay, *sharedIpam_));
     return {};
 }
@@ -391,8 +396,8 @@ Result<void> Daemon::makeOverlay(const DriverContext& context) {
 // A swarm's engines tell each other the names of services, tasks and containers themselves.
 Result<void> Daemon::startNames() {
     if (config_.dnsPort == 0 || config_.swarm) return {};
-    auto started = NameService::start({config_.dnsPort, config_.domain, config_.dockerSocket}, *gossip_, *overlay_,
-                                      netlink_->netns(), metrics_);
+    NameConfig names{config_.dnsPort, config_.domain, config_.dockerSocket, [this] { firewall_->vouch(); }};
+    auto started = NameService::start(std::move(names), *gossip_, *overlay_, netlink_->netns(), metrics_);
     if (!started && started.error().code == ErrorCode::Unsupported) {
         logWarn("no names across hosts: {}", started.error().message);
         return {};
@@ -452,6 +457,7 @@ Result<void> Daemon::startServing() {
     sources.sharedNetworks = sharedNetworks_.get();
     sources.overlay = [this] { return overlay_->status(); };
     sources.tunnels = [this] { return overlay_->tunnels(); };
+    sources.hosts = [this] { return overlay_->hosts(); };
     sources.blocks = [this] { return sharedIpam_->describe(); };
     sources.forget = [this](const std::string& node, bool force) { return sharedIpam_->forgetNode(node, force); };
     sources.metrics = &metrics_;

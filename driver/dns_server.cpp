@@ -338,10 +338,15 @@ Result<void> DnsServer::Impl::add(int fd, uint32_t events) const {
 
 void DnsServer::Impl::run() {
     std::array<epoll_event, 64> events{};
+    Time vouchAt = SteadyClock::now();
     for (;;) {
-        const Time next = nextDeadline();
+        if (const auto now = SteadyClock::now(); now >= vouchAt) {
+            hooks.vouch();
+            vouchAt = now + kVouchEvery;
+        }
+        const Time next = std::min(nextDeadline(), vouchAt);
         const auto wait = std::chrono::ceil<std::chrono::milliseconds>(next - SteadyClock::now()).count();
-        const int timeout = next == Time::max() ? -1 : static_cast<int>(std::max<int64_t>(wait, 0));
+        const int timeout = static_cast<int>(std::max<int64_t>(wait, 0));
         const int ready = ::epoll_wait(epoll.get(), events.data(), events.size(), timeout);
         for (int i = 0; i < ready; ++i) {
             if (events[i].data.fd == wake.get()) return;

@@ -42,6 +42,8 @@ struct DnsHooks {
     std::function<bool(const DnsAsker& asker)> admits;
     // Where the query, over UDP, was going. Unavailable: it was for this host itself.
     std::function<Result<kv::Address>(const DnsAsker& asker, uint16_t port)> destinationOf;
+    // Called every kVouchEvery while the server answers.
+    std::function<void()> vouch = [] {};
 };
 
 class DnsServer {
@@ -51,6 +53,7 @@ public:
     static constexpr size_t kMaxPassedPerAsker = 128;
     static constexpr size_t kMaxStreams = 128;
     static constexpr size_t kMaxStreamsPerAsker = 16;
+    static constexpr std::chrono::milliseconds kVouchEvery{200};
     static constexpr std::chrono::seconds kPassTimeout{5};
     static constexpr std::chrono::seconds kStreamTimeout{10};  // without a word
 

@@ -79,7 +79,7 @@ struct ClusterGraph::Picture {
 namespace {
 
 json hostsOf(const std::vector<kv::Member>& members, Clock::Monotonic now, const kv::NodeId& self,
-             const TunnelReport& tunnels) {
+             const TunnelReport& tunnels, const std::map<kv::NodeId, OverlayView::KnownHost>& known) {
     json list = json::array();
     std::map<kv::NodeId, const TunnelHealth*> ways;
     for (const TunnelHealth& tunnel : tunnels.tunnels) ways[tunnel.id] = &tunnel;
@@ -89,6 +89,7 @@ json hostsOf(const std::vector<kv::Member>& members, Clock::Monotonic now, const
         list.push_back({{"name", member.record.name},
                         {"address", member.record.address.ip.str()},
                         {"state", kv::toString(member.state)},
+                        {"presence", presenceOf(member, known)},
                         {"self", member.id == self},
                         {"sinceSeconds", since.count()},
                         {"tunnel", way == ways.end() ? "" : toString(way->second->state)},
@@ -106,6 +107,12 @@ void appendEndpoint(std::string& text, const Shown& endpoint) {
 }
 
 }  // namespace
+
+std::string_view presenceOf(const kv::Member& member, const std::map<kv::NodeId, OverlayView::KnownHost>& known) {
+    if (!member.gone()) return toString(Presence::Here);
+    const auto host = known.find(member.id);
+    return toString(host == known.end() ? Presence::HostAway : host->second.presence);
+}
 
 ClusterGraph::ClusterGraph(kv::Service& gossip) : gossip_(gossip) {}
 ClusterGraph::~ClusterGraph() = default;
@@ -158,7 +165,7 @@ Result<std::shared_ptr<const ClusterGraph::Picture>> ClusterGraph::picture() {
 }
 
 Result<std::string> ClusterGraph::text(const std::vector<OverlayStatus>& overlay, const TunnelReport& tunnels,
-                                       size_t most) {
+                                       const std::map<kv::NodeId, OverlayView::KnownHost>& known, size_t most) {
     WEFT_ASSIGN(const auto seen, picture());
     std::map<std::string, const OverlayStatus*> own;
     std::set<std::string> names;
@@ -186,7 +193,7 @@ Result<std::string> ClusterGraph::text(const std::vector<OverlayStatus>& overlay
         }
         networks += "]}";
     }
-    const json hosts = hostsOf(seen->members, seen->now, gossip_.id(), tunnels);
+    const json hosts = hostsOf(seen->members, seen->now, gossip_.id(), tunnels, known);
     return R"({"cluster":)" + quoted(gossip_.cluster()) + R"(,"hosts":)" +
            hosts.dump(-1, ' ', false, json::error_handler_t::replace) + R"(,"networks":[)" + networks + "]}";
 }

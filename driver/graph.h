@@ -1,13 +1,14 @@
 // The cluster as a picture's data: for weftctl graph and the web page.
 //
-//     {"cluster": NAME, "hosts": [{"name", "address", "state", "self", "sinceSeconds", "tunnel", "tunnelFound"}],
+//     {"cluster": NAME, "hosts": [{"name", "address", "state", "presence", "self", "sinceSeconds", "tunnel",
+//      "tunnelFound"}],
 //      "networks": [{"name", "vni", "subnets": [PREFIX], "conflict", "containers",
 //                    "endpoints": [{"host", "name", "addresses"}]}]}
 //
 // All in order of name; endpoints by host, then name, and no more than were asked for: "containers" is their number. A
 // host's state is what this one heard of it last, `tunnel` a TunnelState and `tunnelFound` what that means: what probes
-// of the way there found; empty for this host and where nothing is examined. What hosts that are dead had is not shown:
-// it is not reached. `conflict` is why this host is apart from others that have a network of that name.
+// of the way there found; empty for this host and where nothing is examined. What hosts
+// without their weftd had is not shown. `conflict` is why this host is apart from others that have a network of that name.
 #pragma once
 
 #include <chrono>
@@ -22,6 +23,9 @@
 
 namespace weft::driver {
 
+// "here", "daemon away" or "host away".
+std::string_view presenceOf(const kv::Member& member, const std::map<kv::NodeId, OverlayView::KnownHost>& known);
+
 // Any thread but the store's. However many look, the store is asked once in kFresh, and a few hundred rows at a time.
 class ClusterGraph {
 public:
@@ -32,7 +36,7 @@ public:
 
     // As JSON, with at most `most` endpoints of each network.
     Result<std::string> text(const std::vector<OverlayStatus>& overlay, const TunnelReport& tunnels,
-                             size_t most = SIZE_MAX);
+                             const std::map<kv::NodeId, OverlayView::KnownHost>& known, size_t most = SIZE_MAX);
 
 private:
     struct Picture;

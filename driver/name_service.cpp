@@ -100,6 +100,10 @@ std::optional<DnsAnswer> answerName(const OverlayNames& names, const std::vector
     }
     std::shuffle(found.begin(), found.end(), random);
     std::stable_partition(found.begin(), found.end(), [](const Found& one) { return !one.container.hostSuspected; });
+    // Who is on a host that is away is the answer only where nobody else is.
+    const auto away =
+        std::stable_partition(found.begin(), found.end(), [](const Found& one) { return !one.container.hostAway; });
+    if (away != found.begin()) found.erase(away, found.end());
 
     DnsAnswer answer{.ttl = kNameTtl};
     for (const Found& one : found) {
@@ -126,9 +130,18 @@ Result<std::unique_ptr<NameService>> NameService::start(NameConfig config, kv::S
                                                         Metrics& metrics) {
     WEFT_ASSIGN(net::FlowLookup flows, net::FlowLookup::open(netns));
     std::unique_ptr<NameService> service(new NameService(std::move(config), gossip, overlay, std::move(flows)));
+    const auto names = service->names_;
+    names->setIsAway([&overlay](const kv::NodeId& host) { return overlay.isAway(host); });
+    if (const auto memory = overlay.memory()) {
+        HostMemory::Listener listener;
+        listener.host = [](const kv::NodeId&, const RememberedHost&) {};
+        listener.row = [names](kv::RowEvent event, const kv::Row& row) { names->apply(event, row); };
+        listener.forget = [names](const kv::NodeId& host) { names->forget(host); };
+        memory->attach(std::move(listener));
+    }
     // What the store's thread runs owns what it touches: it may run after a timeout.
     const auto watches = std::make_shared<std::vector<kv::WatchId>>();
-    WEFT_TRY(gossip.call([watches, names = service->names_](kv::Node& node) {
+    WEFT_TRY(gossip.call([watches, names](kv::Node& node) {
         for (const std::string_view prefix : {kOverlayPrefix, kNamesPrefix}) {
             watches->push_back(node.watch(
                 std::string(prefix), [names](kv::RowEvent event, const kv::Row& row) { names->apply(event, row); }));
@@ -146,6 +159,7 @@ Result<std::unique_ptr<NameService>> NameService::start(NameConfig config, kv::S
     hooks.destinationOf = [made = service.get()](const DnsAsker& asker, uint16_t port) {
         return made->destinationOf(asker, port);
     };
+    hooks.vouch = service->config_.vouch;
     WEFT_ASSIGN(service->server_, DnsServer::start(service->config_.port, std::move(hooks), metrics));
     return service;
 }

@@ -41,6 +41,7 @@ struct NameConfig {
     uint16_t port = 0;
     std::string domain;
     std::string dockerSocket;
+    std::function<void()> vouch;  // queries may be redirected here (firewall.h)
 };
 
 class NameService {

@@ -156,6 +156,12 @@ private:
                             destination(), host.unopened->count()),
                 fmt::format("weftctl key list on both; then the cluster's key into the --key-file of {}", host.name));
         }
+        if (host.kernelAnswers) {
+            return doubt("host",
+                         fmt::format("{} has {}; its weftd is away for {} s, its kernel answers", who, destination(),
+                                     host.since.count()),
+                         fmt::format("see to weftd on {}: systemctl status weftd", host.name));
+        }
         if (host.state == kv::MemberState::Dead || host.state == kv::MemberState::Left) {
             return stop("host",
                         fmt::format("{} has {}, and {} for {} s", who, destination(),

@@ -39,6 +39,7 @@ struct TraceHost {
     std::string name;
     IpAddress address;
     kv::MemberState state = kv::MemberState::Alive;
+    bool kernelAnswers = false;                    // though its weftd is gone
     std::chrono::seconds since{};                  // in that state
     std::optional<std::chrono::seconds> unopened;  // since a packet of it came that did not open
 };

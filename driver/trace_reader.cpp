@@ -218,23 +218,26 @@ private:
     Result<void> findHost() {
         const auto host = std::make_shared<std::optional<TraceHost>>();
         const std::string prefix = endpointKey(sources_.overlay.overlayName(facts_.network.id).value_or(""), {});
-        WEFT_TRY(sources_.gossip.call(
-            [host, prefix, owner = facts_.way->owner, wanted = facts_.destination](kv::Node& node) {
-                for (const kv::Member& member : node.members()) {
-                    const bool isIt =
-                        owner ? member.id == *owner : member.gone() && holds(node.table(), member.id, prefix, wanted);
-                    if (!isIt) continue;
-                    TraceHost& found = host->emplace();
-                    const auto age = [&](Clock::Monotonic then) {
-                        return std::chrono::duration_cast<std::chrono::seconds>(node.now() - then);
-                    };
-                    found.name = member.record.name;
-                    found.address = member.record.address.ip;
-                    found.state = member.state;
-                    found.since = age(member.since);
-                    if (const auto unopened = node.unopenedFrom(found.address)) found.unopened = age(*unopened);
-                }
-            }));
+        WEFT_TRY(sources_.gossip.call([host, prefix, owner = facts_.way->owner, wanted = facts_.destination,
+                                       hosts = sources_.overlay.hosts()](kv::Node& node) {
+            for (const kv::Member& member : node.members()) {
+                const bool isIt =
+                    owner ? member.id == *owner : member.gone() && holds(node.table(), member.id, prefix, wanted);
+                if (!isIt) continue;
+                TraceHost& found = host->emplace();
+                const auto age = [&](Clock::Monotonic then) {
+                    return std::chrono::duration_cast<std::chrono::seconds>(node.now() - then);
+                };
+                found.name = member.record.name;
+                found.address = member.record.address.ip;
+                found.state = member.state;
+                found.since = age(member.since);
+                const auto known = hosts.find(member.id);
+                found.kernelAnswers =
+                    member.gone() && known != hosts.end() && known->second.presence == Presence::DaemonAway;
+                if (const auto unopened = node.unopenedFrom(found.address)) found.unopened = age(*unopened);
+            }
+        }));
         facts_.host = *host;
         return {};
     }

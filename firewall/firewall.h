@@ -15,7 +15,8 @@
 // - a port published on a loopback address is reachable from the host only.
 // - DNS: if the network has `resolve`, a query (port 53, UDP or TCP) that comes in from B goes to the host's resolver
 //   port, but for one to another's address in S: a DNS server in a container of the network stays reachable. This is
-//   behind the drop of direct access and ahead of published ports, the engine's too.
+//   behind the drop of direct access and ahead of published ports, the engine's too. It holds for kVouchHolds after
+//   vouch(), and queries go where they were sent without it.
 // - the tunnel port of overlay networks takes packets from the other members' addresses only.
 // - the engine's own filter tables, whichever world they are in, let B's traffic pass behind DOCKER-USER.
 //
@@ -24,6 +25,7 @@
 // Any thread. Blocks on the kernel, and iptc on the xtables lock for at most a few seconds (Timeout).
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -98,6 +100,8 @@ struct SyncReport {
 
 enum class Backend : uint8_t { Iptc, Nft };
 
+inline constexpr std::chrono::seconds kVouchHolds{1};
+
 class Firewall {
 public:
     virtual ~Firewall() = default;
@@ -116,9 +120,12 @@ public:
     virtual Result<void> setTunnel(const Tunnel& tunnel) = 0;
 
     // The port of the host at which the daemon answers DNS; 0: none, and no rule about it. Queries arrive there at an
-    // address of the bridge they came in from. Lives like the tunnel. Flows that conntrack knows already stay where
-    // they went.
+    // address of the bridge they came in from. Lives like the tunnel.
     virtual Result<void> setResolver(uint16_t port) = 0;
+
+    // The resolver answers: queries go there for kVouchHolds from now. Who keeps a source port is switched over as
+    // well, both ways. Never blocks, takes no lock, and does nothing where there are no rules.
+    virtual void vouch() = 0;
 
     // Makes the kernel equal to `intent`, the tunnel and the resolver in one go: after a start, or when rules were
     // damaged by others. Also puts back the passage through the engine's tables. With dryRun only reports.

@@ -7,9 +7,11 @@ extern "C" {
 #include <libiptc/libiptc.h>
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nf_nat.h>
+#include <linux/netfilter/xt_CT.h>
 #include <linux/netfilter/xt_addrtype.h>
 #include <linux/netfilter/xt_comment.h>
 #include <linux/netfilter/xt_conntrack.h>
+#include <linux/netfilter/xt_recent.h>
 #define _Bool bool  // xt_sctp.h has C functions
 #include <linux/netfilter/xt_sctp.h>
 #undef _Bool
@@ -87,29 +89,28 @@ void addTarget(std::vector<uint8_t>& entry, const char* name, uint8_t revision, 
     target.u.user.target_size = static_cast<uint16_t>(entry.size() - at);
 }
 
-// A struct without a stray byte in its padding: rules are compared byte by byte.
+// A struct without a stray byte in its padding: rules are compared byte by byte. To be passed on by reference only: a
+// copy need not have the padding.
 template <typename Info>
-Info zeroed() {
-    Info info;
-    std::memset(&info, 0, sizeof info);
-    return info;
-}
+struct Zeroed : Info {
+    Zeroed() { std::memset(static_cast<Info*>(this), 0, sizeof(Info)); }
+};
 
 void addPortMatch(const Rule& rule, std::vector<uint8_t>& entry) {
     const uint16_t port = rule.destinationPort;
     if (rule.protocol == IPPROTO_TCP) {
-        auto info = zeroed<xt_tcp>();
+        Zeroed<xt_tcp> info;
         info.spts[1] = 0xffff;
         info.dpts[0] = info.dpts[1] = port;
         addMatch(entry, "tcp", 0, info);
     } else if (rule.protocol == IPPROTO_UDP) {
-        auto info = zeroed<xt_udp>();
+        Zeroed<xt_udp> info;
         info.spts[1] = 0xffff;
         info.dpts[0] = info.dpts[1] = port;
         addMatch(entry, "udp", 0, info);
     } else {
         assert(rule.protocol == IPPROTO_SCTP);
-        auto info = zeroed<xt_sctp_info>();
+        Zeroed<xt_sctp_info> info;
         info.dpts[0] = info.dpts[1] = port;
         info.flags = XT_SCTP_DEST_PORTS;
         for (auto& flag : info.flag_info) flag.chunktype = 0xff;  // none, as iptables writes it
@@ -125,33 +126,40 @@ uint16_t stateMask(CtState state) {
 void addMatches(const Rule& rule, std::vector<uint8_t>& entry) {
     if (rule.destinationPort != 0) addPortMatch(rule, entry);
     if (rule.icmpv6Type) {
-        auto info = zeroed<ip6t_icmp>();
+        Zeroed<ip6t_icmp> info;
         info.type = *rule.icmpv6Type;
         info.code[1] = 0xff;
         addMatch(entry, "icmp6", 0, info);
     }
     if (rule.ctState) {
-        auto info = zeroed<xt_conntrack_mtinfo3>();
+        Zeroed<xt_conntrack_mtinfo3> info;
         info.match_flags = XT_CONNTRACK_STATE;
         if (rule.ctState->inverted) info.invert_flags = XT_CONNTRACK_STATE;
         info.state_mask = stateMask(rule.ctState->value);
         addMatch(entry, "conntrack", 3, info);
     }
     if (rule.toLocal) {
-        auto info = zeroed<xt_addrtype_info_v1>();
+        Zeroed<xt_addrtype_info_v1> info;
         info.dest = XT_ADDRTYPE_LOCAL;
         if (!*rule.toLocal) info.flags = XT_ADDRTYPE_INVERT_DEST;
         addMatch(entry, "addrtype", 1, info);
     }
+    if (!rule.recently.empty()) {
+        Zeroed<xt_recent_mtinfo_v1> info;  // a mask of zeros: every packet's address is the any address
+        info.seconds = 1;
+        info.check_set = XT_RECENT_CHECK;
+        std::strncpy(info.name, rule.recently.c_str(), sizeof info.name - 1);
+        addMatch(entry, "recent", 1, info);
+    }
     // Last, so that only packets that match the rest pay for it.
-    auto info = zeroed<xt_comment_info>();
+    Zeroed<xt_comment_info> info;
     std::strncpy(info.comment, rule.comment.c_str(), sizeof info.comment - 1);
     addMatch(entry, "comment", 0, info);
 }
 
 template <typename Range>
 Range natRange(const Rule& rule) {
-    auto range = zeroed<Range>();
+    Zeroed<Range> range;
     range.flags = rule.target == "DNAT" || rule.target == "SNAT" ? NF_NAT_RANGE_MAP_IPS : 0;
     if (rule.natPort != 0) range.flags |= NF_NAT_RANGE_PROTO_SPECIFIED;
     const auto address = rule.natAddress.bytes();
@@ -172,7 +180,7 @@ void addNatTarget(const Rule& rule, IpFamily family, std::vector<uint8_t>& entry
     if (rule.target == "DNAT") {
         addTarget(entry, "DNAT", 2, natRange<nf_nat_range2>(rule));
     } else if (family == IpFamily::V4) {
-        auto info = zeroed<nf_nat_ipv4_multi_range_compat>();
+        Zeroed<nf_nat_ipv4_multi_range_compat> info;
         info.rangesize = 1;
         info.range[0] = natRange<nf_nat_ipv4_range>(rule);
         addTarget(entry, rule.target.c_str(), 0, info);
@@ -212,6 +220,11 @@ void encodeAs(const Rule& rule, IpFamily family, std::vector<uint8_t>& bytes) {
     const auto targetOffset = static_cast<uint16_t>(bytes.size());
     if (isNat(rule.target)) {
         addNatTarget(rule, family, bytes);
+    } else if (rule.target == "CT") {
+        Zeroed<xt_ct_target_info_v1> info;
+        info.flags = XT_CT_ZONE_DIR_ORIG;
+        info.zone = rule.zone;
+        addTarget(bytes, "CT", 2, info);
     } else {
         addTarget(bytes, rule.target.c_str(), 0, int{0});  // a standard target: libiptc fills in the verdict
     }
@@ -280,7 +293,9 @@ std::string Rule::str() const {
     if (icmpv6Type) add("--icmpv6-type", std::to_string(*icmpv6Type));
     if (ctState) add("--ctstate", ctState->value == CtState::Dnat ? "DNAT" : "RELATED,ESTABLISHED", ctState->inverted);
     if (toLocal) add("--dst-type", "LOCAL", !*toLocal);
+    if (!recently.empty()) add("--rcheck --seconds 1 --name", recently);
     add("-j", target);
+    if (zone != 0) add("--zone-orig", std::to_string(zone));
     if (target == "REDIRECT") {
         add("--to-ports", std::to_string(natPort));
     } else if (natPort != 0) {

@@ -34,10 +34,12 @@ struct Rule {
     std::optional<uint8_t> icmpv6Type;
     OptionalMatch<CtState> ctState;
     std::optional<bool> toLocal;  // the destination is (not) one of the host's own addresses
+    std::string recently;         // the list of that name got the any address within the last second
 
-    std::string target;  // ACCEPT, DROP, RETURN, DNAT, SNAT, MASQUERADE, REDIRECT, or a chain
+    std::string target;  // ACCEPT, DROP, RETURN, DNAT, SNAT, MASQUERADE, REDIRECT, CT, or a chain
     IpAddress natAddress;
     uint16_t natPort = 0;  // DNAT and REDIRECT only
+    uint16_t zone = 0;     // CT only: of the flow's original direction
 
     // As iptables would spell it, for people.
     [[nodiscard]] std::string str() const;

@@ -111,6 +111,36 @@ Chain fromMembers(const Tunnel& tunnel, IpFamily family) {
     return chain;
 }
 
+// What goes to the resolver while it answers, and what is done with it: in table nat it is redirected; in table raw its
+// flow gets a zone of conntrack to itself, so that the next packet is that of a new flow when that changes, whatever
+// source port it has.
+Chain toResolver(const std::vector<View>& views, const Rule& action) {
+    Chain chain{kDns, {}};
+    for (const auto& view : views) {
+        if (!view.network.resolve) continue;
+        Rule rule = action;
+        rule.comment = view.comment();
+        rule.in = is(view.network.bridge);
+        for (const auto& subnet : view.subnets) {
+            Rule server;
+            server.comment = rule.comment;
+            server.in = rule.in;
+            server.destination = is(subnet);
+            server.toLocal = false;
+            server.target = "RETURN";
+            chain.rules.push_back(std::move(server));
+        }
+        for (const uint8_t protocol : {uint8_t{IPPROTO_UDP}, uint8_t{IPPROTO_TCP}}) {
+            Rule query = rule;
+            query.protocol = protocol;
+            query.destinationPort = kDnsPort;
+            query.recently = kAnswering;
+            chain.rules.push_back(std::move(query));
+        }
+    }
+    return chain;
+}
+
 }  // namespace
 
 TableContent rawTable(const State& state, IpFamily family) {
@@ -163,41 +193,20 @@ TableContent rawTable(const State& state, IpFamily family) {
         chain.rules.push_back(std::move(enter));
         table.chains.push_back(fromMembers(state.tunnel, family));
     }
+    if (state.resolver != 0) {
+        Rule zone;
+        zone.target = "CT";
+        zone.zone = kResolverZone;
+        if (Chain dns = toResolver(networksOf(state, family), zone); !dns.rules.empty()) {
+            chain.rules.push_back(jump(kDns));
+            table.chains.push_back(std::move(dns));
+        }
+    }
     if (chain.rules.empty()) return {};
     table.chains.push_back(std::move(chain));
     table.hooks = {{"PREROUTING", true, jump(kRaw)}};
     return table;
 }
-
-namespace {
-
-Chain toResolver(const std::vector<View>& views, uint16_t port) {
-    Chain chain{kDns, {}};
-    for (const auto& view : views) {
-        if (!view.network.resolve) continue;
-        Rule rule;
-        rule.comment = view.comment();
-        rule.in = is(view.network.bridge);
-        for (const auto& subnet : view.subnets) {
-            Rule server = rule;
-            server.destination = is(subnet);
-            server.toLocal = false;
-            server.target = "RETURN";
-            chain.rules.push_back(std::move(server));
-        }
-        for (const uint8_t protocol : {IPPROTO_UDP, IPPROTO_TCP}) {
-            Rule query = rule;
-            query.protocol = protocol;
-            query.destinationPort = kDnsPort;
-            query.target = "REDIRECT";
-            query.natPort = port;
-            chain.rules.push_back(std::move(query));
-        }
-    }
-    return chain;
-}
-
-}  // namespace
 
 TableContent natTable(const State& state, IpFamily family) {
     const auto views = networksOf(state, family);
@@ -258,7 +267,10 @@ TableContent natTable(const State& state, IpFamily family) {
     table.chains.push_back(std::move(postrouting));
     table.hooks = {std::move(prerouting), std::move(output), {"POSTROUTING", false, jump(kPostrouting)}};
     if (state.resolver == 0) return table;
-    if (Chain dns = toResolver(views, state.resolver); !dns.rules.empty()) {
+    Rule redirect;
+    redirect.target = "REDIRECT";
+    redirect.natPort = state.resolver;
+    if (Chain dns = toResolver(views, redirect); !dns.rules.empty()) {
         table.chains.push_back(std::move(dns));
         table.hooks.push_back({"PREROUTING", true, jump(kDns)});
     }

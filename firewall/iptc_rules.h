@@ -9,6 +9,9 @@
 
 namespace weft::firewall::iptc {
 
+// The list of match `recent` that says whether the resolver answers (/proc/net/xt_recent/).
+inline constexpr const char* kAnswering = "weft-dns";
+
 // Endpoints of unknown or internal networks have no rules. A family without subnets has empty tables.
 TableContent rawTable(const State& state, IpFamily family);
 TableContent natTable(const State& state, IpFamily family);

@@ -1,11 +1,14 @@
 #include "firewall/nft.h"
 
 #include <malloc.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include <mutex>
 #include <unordered_map>
 #include <utility>
 
+#include "base/unique_fd.h"
 #include "firewall/nft_context.h"
 #include "firewall/nft_elements.h"
 #include "firewall/nft_rules.h"
@@ -71,6 +74,18 @@ public:
         auto applied = apply(nft::without(from, to), nft::without(to, from));
         if (!applied) state_.resolver = previous;
         return std::move(applied).within("firewall resolver");
+    }
+
+    void vouch() override {
+        const UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+        const uint32_t mark = nft::kVouchMark;
+        sockaddr_in to{};
+        to.sin_family = AF_INET;
+        to.sin_port = htons(53);
+        to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        if (!fd || ::setsockopt(fd.get(), SOL_SOCKET, SO_MARK, &mark, sizeof mark) != 0) return;
+        // "Not permitted": the rule took and dropped it.
+        static_cast<void>(::sendto(fd.get(), "", 0, 0, reinterpret_cast<const sockaddr*>(&to), sizeof to));
     }
 
     Result<SyncReport> sync(const Intent& intent, bool dryRun) override {
@@ -151,7 +166,9 @@ private:
         } else {
             Table table = nft::tableOf(wanted);
             Table found = nft::parseListing(*listing);
-            WEFT_ASSIGN(found.elements, nft::readElements(table.sets));
+            auto sets = table.sets;
+            sets.erase(nft::kAnswering);
+            WEFT_ASSIGN(found.elements, nft::readElements(sets));
             if (spelling_) {
                 table.sets = spelling_->sets;
                 table.chains = spelling_->chains;

@@ -67,6 +67,7 @@ std::map<std::string, std::string> declaredSets() {
         {"engines", "type ifname"},
         {"loopback4", "type ipv4_addr . inet_proto . inet_service"},
         {"resolver", "type nf_proto . ifname : inet_service"},
+        {kAnswering, "type inet_service\nsize 16\nflags dynamic,timeout\ntimeout 1s"},
     };
     for (const auto& family : kFamilies) {
         const std::string digit = family.digit;
@@ -95,11 +96,12 @@ std::map<std::string, std::vector<std::string>> fixedChains() {
         // The kernel itself drops what comes over a wire for ::1.
         "ip daddr 127.0.0.0/8 iifname != \"lo\" ip daddr . meta l4proto . th dport @loopback4 drop",
     };
-    // Ahead of every DNAT of published ports, others' included (-100).
-    const std::string query = "meta l4proto { 6, 17 } th dport 53 ";
-    const std::string resolver = " redirect to :meta nfproto . iifname map @resolver";
-    std::vector<std::string> resolve = {"type nat hook prerouting priority -101; policy accept;",
-                                        query + "fib daddr type 2" + resolver};
+    // Flows to the resolver have a zone of conntrack to themselves: when it no longer answers, the next packet is that
+    // of a new flow, whatever source port it has, and so when it answers again.
+    const std::string toResolver = "meta l4proto { 6, 17 } th dport @answering meta nfproto . iifname @resolver ";
+    const std::string setZone = " ct original zone set " + std::to_string(kResolverZone);
+    std::vector<std::string> zone = {"type filter hook prerouting priority -299; policy accept;",
+                                     toResolver + "fib daddr type 2" + setZone};
     std::vector<std::string> publish;
     std::vector<std::string> egress;
     std::vector<std::string> open;
@@ -110,7 +112,7 @@ std::map<std::string, std::vector<std::string>> fixedChains() {
         raw.push_back("udp dport @tunnel " + ip + " saddr != @members" + digit + " fib daddr type 2 drop");
         raw.push_back("meta protocol . " + ip + " daddr @guarded" + digit + " iifname . " + ip + " daddr != @home" +
                       digit + " fib daddr type != 2 drop");
-        resolve.push_back(query + "iifname . " + ip + " daddr != @home" + digit + resolver);
+        zone.push_back(toResolver + "iifname . " + ip + " daddr != @home" + digit + setZone);
         publish.push_back("dnat " + ip + " to " + ip + " daddr . meta l4proto . th dport map @published_at" + digit);
         publish.push_back("dnat " + ip + " to meta l4proto . th dport map @published" + digit);
         egress.push_back("snat " + ip + " to meta protocol . " + ip + " saddr map @snat" + digit);
@@ -125,7 +127,15 @@ std::map<std::string, std::vector<std::string>> fixedChains() {
     postrouting.emplace_back("oifname @bridges ip saddr 127.0.0.0/8 masquerade");
     return {
         {"raw", raw},
-        {"resolve", resolve},
+        {"answering",
+         {"type filter hook output priority -301; policy accept;",
+          "oifname \"lo\" meta mark 0x77656674 udp dport 53 update @answering { udp dport timeout 1s } drop"}},
+        {"zone", zone},
+        // Ahead of every DNAT of published ports, others' included (-100).
+        {"resolve",
+         {"type nat hook prerouting priority -101; policy accept;",
+          "meta l4proto { 6, 17 } th dport 53 ct original zone " + std::to_string(kResolverZone) +
+              " redirect to :meta nfproto . iifname map @resolver"}},
         {"publish", publish},
         {"egress", egress},
         {"open", open},

@@ -9,6 +9,9 @@
 
 namespace weft::firewall {
 
+// Of conntrack, for flows to the resolver.
+inline constexpr uint16_t kResolverZone = 7953;
+
 struct State {
     std::map<NetworkId, Network> networks;  // sorted: the same intent always makes the same rules
     std::map<EndpointId, Endpoint> endpoints;

@@ -128,8 +128,13 @@ public:
     Table& table() { return table_; }
     Membership& membership() { return membership_; }
     void giveUp(const NodeId& id) {
-        givenUp_.insert(id);
+        if (!givenUp_.insert(id).second) return;
         if (const Member* member = membership_.find(id)) sortByWire(*member);
+        for (const auto& callback : givenUpCallbacks_) callback(id);
+    }
+    void onGivenUp(std::function<void(const NodeId&)> callback) {
+        for (const NodeId& id : givenUp_) callback(id);
+        givenUpCallbacks_.push_back(std::move(callback));
     }
     bool gaveUp(const NodeId& id) const { return givenUp_.contains(id); }
     int healthScore() { return prober_.awareness().score(); }
@@ -266,6 +271,7 @@ private:
     std::set<NodeId> wire1_;  // members that do not speak wire 2, the gone ones too
     std::set<NodeId> beyondQuota_;
     Clocks clocks_;
+    std::vector<std::function<void(const NodeId&)>> givenUpCallbacks_;
     Clock::Monotonic changedAt_;
 
     static constexpr Timers::Handle kNoTimer{Timers::Time::max(), 0};
@@ -1080,6 +1086,9 @@ std::optional<Member> Node::member(const NodeId& id) const {
 }
 void Node::giveUp(const NodeId& id) {
     impl_->giveUp(id);
+}
+void Node::onGivenUp(std::function<void(const NodeId&)> callback) {
+    impl_->onGivenUp(std::move(callback));
 }
 std::vector<Member> Node::roster() const {
     std::vector<Member> shown = members();

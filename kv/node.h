@@ -74,6 +74,8 @@ public:
     [[nodiscard]] std::optional<Member> member(const NodeId& id) const;
     // The operator gave the member up for ever; until it is forgotten, roster() is without it while it is gone.
     void giveUp(const NodeId& id);
+    // After each, and now for those that were given up before.
+    void onGivenUp(std::function<void(const NodeId&)> callback);
     [[nodiscard]] std::vector<Member> roster() const;  // members() as people are shown them
     // After every change of a member's state, address or name.
     void onMember(MemberCallback callback);

@@ -139,7 +139,8 @@ bool Table::apply(Row row) {
         owner.rows.erase(at);
         return false;
     }
-    const bool wasVisible = !fresh && !entry.row.deleted && !owner.suspended;
+    const bool wasThere = !fresh && !entry.row.deleted;
+    const bool mayBeKnown = fresh || wasThere;  // to a watch that remembers an earlier life
     if (!fresh) unindex(owner, at);
     if (!fresh && !entry.retired) owner.digest ^= entry.hash;
     entry.hash = hashRow(row);
@@ -150,12 +151,11 @@ bool Table::apply(Row row) {
     index(owner, at);
     const Row applied = entry.row;
     const auto lost = keepToQuotas(owner, applied.owner != quotas_.exempt);
-    if (owner.suspended) return true;
     const bool kept = std::ranges::find(lost, applied.key, &Row::key) == lost.end();
-    if (!applied.deleted && kept) notify(RowEvent::Put, applied);
-    if (applied.deleted && wasVisible) notify(RowEvent::Deleted, applied);
+    if (!applied.deleted && kept) notify(owner.suspended ? RowEvent::Suspended : RowEvent::Put, applied);
+    if (applied.deleted && mayBeKnown) notify(RowEvent::Deleted, applied);
     for (const Row& gone : lost) {
-        if (gone.key != applied.key || wasVisible) notify(RowEvent::Deleted, gone);
+        if (gone.key != applied.key || wasThere) notify(RowEvent::Deleted, gone);
     }
     return true;
 }
@@ -237,7 +237,7 @@ void Table::forget(const NodeId& id) {
     if (owner.empty()) return;
     for (const auto& at : owner.mapped().live) live_.erase(&at->second.row);
     for (const auto& [at, entry] : owner.mapped().rows) {
-        if (!entry.row.deleted) notify(RowEvent::Deleted, entry.row);
+        if (!entry.row.deleted) notify(RowEvent::Forgotten, entry.row);
     }
 }
 

@@ -30,8 +30,9 @@ using WatchId = uint64_t;
 
 enum class RowEvent : uint8_t {
     Put,        // new, changed, or visible again
-    Deleted,    // by its owner, or forgotten with its owner
-    Suspended,  // the owner is gone for now
+    Deleted,    // by its owner
+    Suspended,  // the owner is gone for now; again with each change of the row that is heard of meanwhile
+    Forgotten,  // with its owner, who has been away too long
 };
 
 class Table {

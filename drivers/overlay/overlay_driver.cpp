@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "drivers/names.h"
+#include "drivers/overlay/overlay_names.h"
 #include "ipam/cluster_ipam.h"
 #include "net/offload.h"
 
@@ -81,10 +82,20 @@ Result<std::unique_ptr<OverlayDriver>> OverlayDriver::create(DriverContext conte
         uint32_t epoch = 0;
     };
     const auto started = std::make_shared<Started>();
-    WEFT_TRY(runner.call([started, view = driver->view_](kv::Node& node) {
+    if (const auto& memory = driver->config_.memory) {
+        HostMemory::Listener listener;
+        const auto view = driver->view_;
+        listener.host = [view](const kv::NodeId& id, const RememberedHost& host) { view->remember(id, host); };
+        listener.row = [view](kv::RowEvent event, const kv::Row& row) { view->apply(event, row); };
+        listener.forget = [view](const kv::NodeId& id) { view->forget(id); };
+        memory->attach(std::move(listener));
+    }
+    WEFT_TRY(runner.call([started, view = driver->view_, memory = driver->config_.memory](kv::Node& node) {
         started->self = node.id();
-        const auto hear = [view, self = node.id()](const kv::Member& member) {
-            if (member.id != self) view->onMember(member);
+        const auto hear = [view, memory, self = node.id()](const kv::Member& member) {
+            if (member.id == self) return;
+            view->onMember(member);
+            if (memory) memory->onMember(member);
         };
         for (const kv::Member& member : node.members()) {
             hear(member);
@@ -93,17 +104,28 @@ Result<std::unique_ptr<OverlayDriver>> OverlayDriver::create(DriverContext conte
         node.onMember(hear);
         started->watch = node.watch(std::string(kOverlayPrefix),
                                     [view](kv::RowEvent event, const kv::Row& row) { view->apply(event, row); });
+        if (!memory) return;
+        for (const std::string_view prefix : {kOverlayPrefix, kNamesPrefix}) {
+            node.watch(std::string(prefix), [memory, self = node.id()](kv::RowEvent event, const kv::Row& row) {
+                if (row.owner != self) memory->apply(event, row);
+            });
+        }
+        node.onGivenUp([memory](const kv::NodeId& host) { memory->forget(host); });
     }));
     driver->self_ = started->self;
     driver->watch_ = started->watch;
     driver->adoptTunnels();
     driver->worker_ = std::thread([made = driver.get()] { made->work(); });
-    if (driver->config_.clustered) driver->startProbe(started->epoch);
+    if (driver->config_.clustered) {
+        driver->startProbe(started->epoch);
+        WEFT_TRY(driver->startHostWatch());
+    }
     return driver;
 }
 
 OverlayDriver::~OverlayDriver() {
     probe_.reset();
+    hostWatch_.reset();
     view_->stop();
     if (worker_.joinable()) worker_.join();
     if (watch_ != 0) static_cast<void>(runner_.call([id = watch_](kv::Node& node) { node.unwatch(id); }));
@@ -165,6 +187,7 @@ Result<void> OverlayDriver::guard() {
             wanted.members.insert(tunnel.remotes.begin(), tunnel.remotes.end());
         }
     }
+    for (const IpAddress& away : view_->awayAddresses()) wanted.members.erase(away);
     wanted.members.erase(config_.vtep);  // what an earlier identity of this host had
     if (wanted == guard_) return {};
     WEFT_TRY(context_.firewall.setTunnel(wanted));
@@ -185,6 +208,19 @@ void OverlayDriver::startProbe(uint32_t epoch) {
     };
     hooks.setOffload = [this](bool on) { return setOffload(on); };
     probe_ = std::make_unique<TunnelProbe>(context_.clock, view_, std::move(hooks));
+}
+
+Result<void> OverlayDriver::startHostWatch() {
+    HostWatch::Hooks hooks;
+    hooks.open = [this](const net::EchoKey& key) {
+        const std::lock_guard lock(links_);
+        return EchoLink::open(context_.netlink, tunnelSettings(kEchoVni), key);
+    };
+    hooks.offer = [this](const net::EchoKey& key) {
+        rows_.put(std::string(kEchoKey), encode(EchoRow{key, config_.vtep}));
+    };
+    WEFT_ASSIGN(hostWatch_, HostWatch::start(view_, self_, std::move(hooks)));
+    return {};
 }
 
 Result<uint32_t> OverlayDriver::probeMtu() const {
@@ -397,7 +433,7 @@ Result<void> OverlayDriver::settle(NetworkClaim& claim, const std::string& name,
         if (other == name) continue;
         for (const OverlayClaim& theirs : claims) {
             taken.insert(theirs.claim.vni);
-            if (ledger.strangers.contains(theirs.owner)) continue;
+            if (theirs.absent || ledger.strangers.contains(theirs.owner)) continue;
             for (const IpPrefix& a : claim.gateways) {
                 for (const IpPrefix& b : theirs.claim.gateways) {
                     if (!a.network().overlaps(b.network())) continue;
@@ -408,6 +444,10 @@ Result<void> OverlayDriver::settle(NetworkClaim& claim, const std::string& name,
             }
         }
     }
+    // What a host without its weftd says counts where it fits: its containers are to be reached.
+    std::erase_if(all[name], [&](const OverlayClaim& theirs) {
+        return theirs.absent && (theirs.claim.gateways != claim.gateways || theirs.claim.port != claim.port);
+    });
     const auto truth = truthOf(all[name], ledger);
     for (const NetworkPtr& record : context_.records.networks(kMode)) {
         const auto mine = read(record);
@@ -416,10 +456,11 @@ Result<void> OverlayDriver::settle(NetworkClaim& claim, const std::string& name,
     for (const auto& [id, other] : allocated_) {
         if (other.first != name) taken.insert(other.second);
     }
-    if (presetVni == kProbeVni) {
-        return makeError(ErrorCode::InvalidArgument, "VNI " + std::to_string(kProbeVni) + " is that of weft's probes");
+    if (presetVni == kProbeVni || presetVni == kEchoVni) {
+        return makeError(ErrorCode::InvalidArgument, "VNI " + std::to_string(presetVni) + " is that of weft's probes");
     }
     taken.insert(kProbeVni);
+    taken.insert(kEchoVni);
     if (!truth) {
         if (presetVni != 0 && taken.contains(presetVni)) {
             return makeError(ErrorCode::Busy, "VNI " + std::to_string(presetVni) + " is another network's");
@@ -672,6 +713,7 @@ Result<void> OverlayDriver::refresh(const NetworkPtr& listed, Tunnel& tunnel) {
         forwarding(view_->endpoints(network.name()), tunnel.agreement.peers, network.claim, localTo(network)), tunnel);
     if (network.options.broadcast) {
         for (const auto& [owner, vtep] : tunnel.agreement.peers) {
+            if (view_->isAway(owner)) continue;
             wanted.fdb.insert({.link = tunnel.link, .mac = {}, .remote = vtep});
         }
     }

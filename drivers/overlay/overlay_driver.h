@@ -17,6 +17,8 @@
 
 #include "drivers/bridge/bridge_driver.h"
 #include "drivers/context.h"
+#include "drivers/overlay/host_memory.h"
+#include "drivers/overlay/host_watch.h"
 #include "drivers/overlay/overlay_view.h"
 #include "drivers/overlay/tunnel_probe.h"
 #include "drivers/sweep.h"
@@ -37,6 +39,8 @@ struct OverlayConfig {
     bool swarm = false;
     // What the hosts' ledger says, another pointer when that changes; must not wait. Empty: nothing.
     std::function<std::shared_ptr<const LedgerFacts>()> ledger = {};
+    // Null: hosts that are away are known as long as this process and the store do.
+    std::shared_ptr<HostMemory> memory = {};
 };
 
 // For weftctl.
@@ -118,6 +122,12 @@ public:
     }
     [[nodiscard]] std::vector<OverlayStatus> status() const;
     [[nodiscard]] TunnelReport tunnels() const;
+    // Any thread, does not wait.
+    [[nodiscard]] std::map<kv::NodeId, OverlayView::KnownHost> hosts() const { return view_->hosts(); }
+    [[nodiscard]] bool isAway(const kv::NodeId& host) const { return view_->isAway(host); }
+    [[nodiscard]] const std::shared_ptr<HostMemory>& memory() const { return config_.memory; }
+    // Why it is not known whether hosts without their weftd are there; empty: it is.
+    [[nodiscard]] std::string hostWatchTrouble() const { return hostWatch_ ? hostWatch_->trouble() : ""; }
 
     // NotFound for a network that is not of this mode.
     [[nodiscard]] Result<OverlayWay> wayTo(const NetworkId& networkId, const IpAddress& address) const;
@@ -222,6 +232,7 @@ private:
     // Lets the other hosts send into the tunnels, and nobody else.
     Result<void> guard();
     void startProbe(uint32_t epoch);
+    Result<void> startHostWatch();
     // Of what this host's networks have, else could have.
     Result<uint32_t> probeMtu() const;
     [[nodiscard]] net::VxlanSettings tunnelSettings(uint32_t vni) const;
@@ -256,7 +267,8 @@ private:
     std::map<std::string, NetworkId> names_;  // of networks that have a record, or soon will
 
     std::thread worker_;
-    std::unique_ptr<TunnelProbe> probe_;  // null: not clustered
+    std::unique_ptr<TunnelProbe> probe_;    // null: not clustered
+    std::unique_ptr<HostWatch> hostWatch_;  // null: not clustered
 };
 
 }  // namespace weft

@@ -112,6 +112,7 @@ void OverlayNames::index(Network& network, const Owned& owned, const Entry& entr
 }
 
 void OverlayNames::apply(kv::RowEvent event, const kv::Row& row) {
+    if (event == kv::RowEvent::Forgotten) return;
     const auto nameOf = parseNameKey(row.key);
     const auto key = nameOf ? nameOf : parseOverlayKey(row.key);
     if (!key || !key->endpoint) return;
@@ -120,7 +121,7 @@ void OverlayNames::apply(kv::RowEvent event, const kv::Row& row) {
     Network& network = networks_[key->network];
     Entry& entry = network.entries[owned];
     unindex(network, owned, entry);
-    const bool there = event == kv::RowEvent::Put;
+    const bool there = event != kv::RowEvent::Deleted;
     if (nameOf) {
         entry.names.reset();
         if (there) {
@@ -145,16 +146,29 @@ void OverlayNames::apply(kv::RowEvent event, const kv::Row& row) {
 
 void OverlayNames::onMember(const kv::Member& member) {
     const std::lock_guard lock(mutex_);
-    if (member.state == kv::MemberState::Suspect) {
+    if (member.state != kv::MemberState::Alive) {
         suspected_.insert(member.id);
     } else {
         suspected_.erase(member.id);
     }
 }
 
+void OverlayNames::forget(const kv::NodeId& host) {
+    const std::lock_guard lock(mutex_);
+    suspected_.erase(host);
+    for (auto& [name, network] : networks_) {
+        auto entry = network.entries.lower_bound({host, {}});
+        while (entry != network.entries.end() && entry->first.first == host) {
+            unindex(network, entry->first, entry->second);
+            entry = network.entries.erase(entry);
+        }
+    }
+    std::erase_if(networks_, [](const auto& network) { return network.second.entries.empty(); });
+}
+
 OverlayNames::Container OverlayNames::describe(const Owned& owned, const Entry& entry) const {
-    return {owned.first,        entry.names->names.front(), entry.endpoint->v4,
-            entry.endpoint->v6, entry.names->ports,         suspected_.contains(owned.first)};
+    return {owned.first,        entry.names->names.front(),       entry.endpoint->v4,  entry.endpoint->v6,
+            entry.names->ports, suspected_.contains(owned.first), isAway_(owned.first)};
 }
 
 std::vector<OverlayNames::Container> OverlayNames::find(const std::string& network, std::string_view name) const {
@@ -175,11 +189,12 @@ std::optional<OverlayNames::Container> OverlayNames::at(const std::string& netwo
     if (found == networks_.end()) return std::nullopt;
     const auto owners = found->second.byAddress.find(address);
     if (owners == found->second.byAddress.end()) return std::nullopt;
-    // Of two that have one address the later is right, as for the tunnel's tables.
+    // Of two that have one address the later is right, as for the tunnel's tables, and a host that is there.
     const auto later =
         std::max_element(owners->second.begin(), owners->second.end(), [&](const Owned& one, const Owned& other) {
             const auto rank = [&](const Owned& owned) {
-                return std::pair(found->second.entries.at(owned).endpoint->stamp, owned.first);
+                return std::tuple(!suspected_.contains(owned.first), found->second.entries.at(owned).endpoint->stamp,
+                                  owned.first);
             };
             return rank(one) < rank(other);
         });

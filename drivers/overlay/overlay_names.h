@@ -4,6 +4,7 @@
 
 #include <compare>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -59,11 +60,16 @@ public:
         std::optional<IpAddress> v6;
         std::vector<ServicePort> ports;
         bool hostSuspected = false;  // its host did not answer lately
+        bool hostAway = false;       // its host is away, with its kernel
     };
 
     // Of rows under kOverlayPrefix and kNamesPrefix.
     void apply(kv::RowEvent event, const kv::Row& row);
     void onMember(const kv::Member& member);
+    void forget(const kv::NodeId& host);
+    // Called for the state of each host found; must not call back.
+    using IsAway = std::function<bool(const kv::NodeId& host)>;
+    void setIsAway(IsAway isAway) { isAway_ = std::move(isAway); }  // before any find()
 
     // `name` in lower case. In order of endpoint.
     [[nodiscard]] std::vector<Container> find(const std::string& network, std::string_view name) const;
@@ -88,6 +94,7 @@ private:
     mutable std::mutex mutex_;
     std::map<std::string, Network> networks_;
     std::set<kv::NodeId> suspected_;
+    IsAway isAway_ = [](const kv::NodeId&) { return false; };
 };
 
 }  // namespace weft

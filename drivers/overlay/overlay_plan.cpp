@@ -12,7 +12,7 @@ namespace {
 Standing standingOf(const std::vector<OverlayClaim>& claims, const LedgerFacts& ledger) {
     Standing standing;
     standing.hosts = claims.size();
-    for (const auto& [owner, claim] : claims) {
+    for (const auto& [owner, claim, absent] : claims) {
         if (const auto joined = ledger.joined.find(owner); joined != ledger.joined.end()) {
             ++standing.members;
             standing.firstJoined = std::min(standing.firstJoined, joined->second);
@@ -63,7 +63,10 @@ bool Standing::betterThan(const Standing& other) const {
 }
 
 std::optional<OverlayTruth> truthOf(const std::vector<OverlayClaim>& claims, const LedgerFacts& ledger) {
-    const auto group = best(best(ofOurs(claims, ledger), ledger, kSubnets), ledger, kVni);
+    auto ours = ofOurs(claims, ledger);
+    const auto isAbsent = [](const OverlayClaim& claim) { return claim.absent; };
+    if (!std::all_of(ours.begin(), ours.end(), isAbsent)) std::erase_if(ours, isAbsent);
+    const auto group = best(best(ours, ledger, kSubnets), ledger, kVni);
     if (group.empty()) return std::nullopt;
     const Standing standing = standingOf(group, ledger);
     return OverlayTruth{speaker(group, standing), standing};
@@ -72,12 +75,13 @@ std::optional<OverlayTruth> truthOf(const std::vector<OverlayClaim>& claims, con
 OverlayAgreement agree(const std::string& network, const OverlayClaim& own, const OverlayClaims& all,
                        const LedgerFacts& ledger) {
     std::vector<OverlayClaim> claims;
+    std::vector<OverlayClaim> absent;
     std::optional<OverlayClaim> stranger;
     if (const auto found = all.find(network); found != all.end()) {
         for (const OverlayClaim& claim : found->second) {
             if (claim.owner == own.owner) continue;
             if (!ledger.strangers.contains(claim.owner)) {
-                claims.push_back(claim);
+                (claim.absent ? absent : claims).push_back(claim);
             } else if (!stranger) {
                 stranger = claim;
             }
@@ -97,10 +101,11 @@ OverlayAgreement agree(const std::string& network, const OverlayClaim& own, cons
         agreement.conflict = hostsOf(truth, first) + " had it before with " + describeSubnets(first.claim) +
                              "; here it has " + describeSubnets(own.claim);
     }
-    std::erase_if(claims, [&](const OverlayClaim& claim) {
+    const auto isApart = [&](const OverlayClaim& claim) {
         return claim.claim.gateways != own.claim.gateways || claim.claim.port != own.claim.port ||
                claim.claim.vtep.family() != own.claim.vtep.family();
-    });
+    };
+    std::erase_if(claims, isApart);
     const auto group = best(claims, ledger, kVni);
     const Standing standing = standingOf(group, ledger);
     agreement.vni = group.front().claim.vni;
@@ -109,13 +114,20 @@ OverlayAgreement agree(const std::string& network, const OverlayClaim& own, cons
     for (const auto& [name, others] : all) {
         if (name == network) continue;
         std::vector<OverlayClaim> same = ofOurs(others, ledger);
-        std::erase_if(same, [&](const OverlayClaim& claim) { return claim.claim.vni != agreement.vni; });
+        std::erase_if(same,
+                      [&](const OverlayClaim& claim) { return claim.absent || claim.claim.vni != agreement.vni; });
         if (same.empty() || !standingOf(same, ledger).betterThan(standing)) continue;
         agreement.conflict = "its VNI " + std::to_string(agreement.vni) + " is network \"" + name + "\"'s";
         return agreement;
     }
     for (const OverlayClaim& claim : claims) {
         if (claim.owner != own.owner) agreement.peers.emplace(claim.owner, claim.claim.vtep);
+    }
+    // Their kernels have the VNI that they had.
+    for (const OverlayClaim& claim : absent) {
+        if (!isApart(claim) && claim.claim.vni == agreement.vni) {
+            agreement.peers.emplace(claim.owner, claim.claim.vtep);
+        }
     }
     return agreement;
 }
@@ -144,7 +156,7 @@ Forwarding forwarding(std::vector<OverlayEndpoint> rows, const std::map<kv::Node
     };
     std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return b.rank() < a.rank(); });
     Forwarding wanted;
-    for (const auto& [owner, row] : rows) {
+    for (const auto& [owner, row, absent] : rows) {
         const auto peer = peers.find(owner);
         if (peer == peers.end() || local.hasMac(row.mac)) continue;
         if (!wanted.tunnels.emplace(row.mac, peer->second).second) continue;

@@ -21,15 +21,17 @@ namespace weft {
 struct OverlayClaim {
     kv::NodeId owner;
     NetworkClaim claim;
+    bool absent = false;  // of a host whose weftd is gone: it decides nothing, and is a peer where it agrees
 };
 using OverlayClaims = std::map<std::string, std::vector<OverlayClaim>>;  // by the network's name
 
 struct OverlayEndpoint {
     kv::NodeId owner;
     EndpointRow row;
+    bool absent = false;  // of a host whose weftd is gone: whoever else has the address comes before it
 
     // The greater has the address: the later one's container is there, the other's host has not noticed yet.
-    [[nodiscard]] auto rank() const { return std::tuple(row.stamp, owner, row.mac, row.v4, row.v6); }
+    [[nodiscard]] auto rank() const { return std::tuple(!absent, row.stamp, owner, row.mac, row.v4, row.v6); }
 };
 
 using ipam::LedgerFacts;
@@ -52,7 +54,7 @@ struct OverlayTruth {
     OverlayClaim first;  // speaks for those that say so
     Standing standing;
 };
-// Without strangers' claims; none: nobody has it.
+// Without strangers' claims, and by those of absent hosts only where there is no other; none: nobody has it.
 std::optional<OverlayTruth> truthOf(const std::vector<OverlayClaim>& claims, const LedgerFacts& ledger);
 
 struct OverlayAgreement {

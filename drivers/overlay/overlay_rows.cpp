@@ -150,4 +150,23 @@ Result<ProbeRow> decodeProbe(std::string_view value) {
     return row;
 }
 
+std::string encode(const EchoRow& row) {
+    kv::Writer out;
+    out.u8(kVersion);
+    out.bytes(row.key);
+    put(out, row.vtep);
+    return text(out);
+}
+
+Result<EchoRow> decodeEcho(std::string_view value) {
+    kv::Reader in(kv::asBytes(value));
+    EchoRow row;
+    if (in.u8() != kVersion) return corrupt("echo");
+    row.key = in.array<16>();
+    row.vtep = takeAddress(in);
+    const bool sane = !row.vtep.isAny() && !row.vtep.isMulticast() && !row.vtep.isLoopback();
+    if (!in.done() || !sane) return corrupt("echo");
+    return row;
+}
+
 }  // namespace weft

@@ -3,6 +3,7 @@
 // Values: a version byte, then the fields in the order below, big-endian, addresses as a family byte and 4 or 16 bytes.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -51,6 +52,15 @@ struct ProbeRow {
 };
 inline constexpr std::string_view kProbeKey = "overlay/probe";
 
+// overlay/echo: this host's kernel answers questions, also without its weftd (host_watch.h).
+struct EchoRow {
+    std::array<uint8_t, 16> key{};  // by which its answers are known
+    IpAddress vtep;
+
+    bool operator==(const EchoRow&) const = default;
+};
+inline constexpr std::string_view kEchoKey = "overlay/echo";
+
 std::string networkKey(const std::string& name);
 std::string endpointKey(const std::string& name, const EndpointId& id);
 
@@ -63,9 +73,11 @@ std::optional<OverlayKey> parseOverlayKey(std::string_view key);
 std::string encode(const NetworkClaim& claim);
 std::string encode(const EndpointRow& row);
 std::string encode(const ProbeRow& row);
+std::string encode(const EchoRow& row);
 // Corrupt unless all of it is as encode() writes it.
 Result<NetworkClaim> decodeClaim(std::string_view value);
 Result<EndpointRow> decodeEndpoint(std::string_view value);
 Result<ProbeRow> decodeProbe(std::string_view value);
+Result<EchoRow> decodeEcho(std::string_view value);
 
 }  // namespace weft

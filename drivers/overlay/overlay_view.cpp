@@ -1,15 +1,21 @@
 #include "drivers/overlay/overlay_view.h"
 
+#include <utility>
+
 #include "base/log.h"
 
 namespace weft {
 
 void OverlayView::apply(kv::RowEvent event, const kv::Row& row) {
-    if (row.key == kProbeKey) {
-        const auto decoded = event == kv::RowEvent::Put ? decodeProbe(row.value) : makeError(ErrorCode::NotFound, "");
+    if (event == kv::RowEvent::Forgotten) return;
+    const bool there = event != kv::RowEvent::Deleted;
+    if (row.key == kProbeKey || row.key == kEchoKey) {
         const std::lock_guard lock(mutex_);
-        probes_.erase(row.owner);
-        if (decoded) probes_.emplace(row.owner, *decoded);
+        const auto keep = [&](auto& map, const auto& decoded) {
+            map.erase(row.owner);
+            if (there && decoded) map.emplace(row.owner, *decoded);
+        };
+        row.key == kProbeKey ? keep(probes_, decodeProbe(row.value)) : keep(echoes_, decodeEcho(row.value));
         return hostsChanged();
     }
     const auto key = parseOverlayKey(row.key);
@@ -18,7 +24,6 @@ void OverlayView::apply(kv::RowEvent event, const kv::Row& row) {
         logWarn("msg=\"ignore row\" key={} owner={} error={}", logValue(row.key), row.owner.brief(),
                 logValue(error.message));
     };
-    const bool there = event == kv::RowEvent::Put;
     const std::lock_guard lock(mutex_);
     if (key->endpoint) {
         std::optional<EndpointRow> endpoint;
@@ -94,14 +99,61 @@ void OverlayChanges::add(const EndpointRow& row) {
 
 void OverlayView::onMember(const kv::Member& member) {
     const std::lock_guard lock(mutex_);
-    if (member.gone()) {
-        if (hosts_.erase(member.id) == 0) return;
-    } else {
-        kv::MemberRecord& known = hosts_[member.id];
-        if (known == member.record) return;
-        known = member.record;
-    }
+    Host& host = hosts_[member.id];
+    const Host before = host;
+    host.record = member.record;
+    host.gone = member.gone();
+    host.silent = member.state != kv::MemberState::Alive;
+    host.answers = host.silent && before.answers;
+    if (host == before) return;
+    if (host.gone != before.gone) markNetworksOf(member.id);
     hostsChanged();
+}
+
+void OverlayView::remember(const kv::NodeId& id, const RememberedHost& remembered) {
+    const std::lock_guard lock(mutex_);
+    const auto [host, isNew] = hosts_.try_emplace(id);
+    if (!isNew) return;
+    host->second.record.name = remembered.name;
+    host->second.record.address.ip = remembered.address;
+    host->second.gone = host->second.silent = true;
+    host->second.answers = true;  // until it was asked
+    hostsChanged();
+}
+
+void OverlayView::forget(const kv::NodeId& id) {
+    const std::lock_guard lock(mutex_);
+    for (const std::string& network : namesOf(id)) {
+        if (const auto claims = claims_.find(network); claims != claims_.end() && claims->second.contains(id)) {
+            setClaim(network, id, {});
+        }
+        std::vector<std::string> keys;
+        if (const auto endpoints = endpoints_.find(network); endpoints != endpoints_.end()) {
+            const auto& rows = endpoints->second.rows;
+            for (auto row = rows.lower_bound({id, {}}); row != rows.end() && row->first.first == id; ++row) {
+                keys.push_back(row->first.second);
+            }
+        }
+        for (const std::string& key : keys) setEndpoint(network, {id, key}, {});
+    }
+    hosts_.erase(id);
+    probes_.erase(id);
+    echoes_.erase(id);
+    hostsChanged();
+}
+
+void OverlayView::markNetworksOf(const kv::NodeId& owner) {
+    for (const std::string& network : namesOf(owner)) marked_[network].all = true;
+}
+
+Presence OverlayView::Host::presence() const {
+    if (!gone) return Presence::Here;
+    return answers ? Presence::DaemonAway : Presence::HostAway;
+}
+
+bool OverlayView::isAbsent(const kv::NodeId& owner) const {
+    const auto host = hosts_.find(owner);
+    return host != hosts_.end() && host->second.gone;
 }
 
 void OverlayView::hostsChanged() {
@@ -112,8 +164,69 @@ void OverlayView::hostsChanged() {
 std::set<IpAddress> OverlayView::addresses() const {
     const std::lock_guard lock(mutex_);
     std::set<IpAddress> all;
-    for (const auto& [id, record] : hosts_) {
-        if (!ledger_->strangers.contains(id)) all.insert(record.address.ip);
+    for (const auto& [id, host] : hosts_) {
+        if (host.presence() == Presence::HostAway || ledger_->strangers.contains(id)) continue;
+        all.insert(host.record.address.ip);
+    }
+    return all;
+}
+
+std::set<IpAddress> OverlayView::awayAddresses() const {
+    const std::lock_guard lock(mutex_);
+    std::set<IpAddress> there;
+    std::set<IpAddress> away;
+    const auto of = [&](const kv::NodeId& owner) -> std::set<IpAddress>& {
+        const auto host = hosts_.find(owner);
+        return host != hosts_.end() && host->second.presence() == Presence::HostAway ? away : there;
+    };
+    for (const auto& [id, host] : hosts_) of(id).insert(host.record.address.ip);
+    for (const auto& [id, row] : echoes_) of(id).insert(row.vtep);
+    for (const auto& [network, claims] : claims_) {
+        for (const auto& [owner, claim] : claims) of(owner).insert(claim.vtep);
+    }
+    for (const IpAddress& address : there) away.erase(address);
+    return away;
+}
+
+std::map<kv::NodeId, OverlayView::Echo> OverlayView::echoes() const {
+    const std::lock_guard lock(mutex_);
+    std::map<kv::NodeId, Echo> all;
+    for (const auto& [id, row] : echoes_) {
+        const auto host = hosts_.find(id);
+        if (host != hosts_.end() && !ledger_->strangers.contains(id)) all.emplace(id, Echo{row, host->second.silent});
+    }
+    return all;
+}
+
+std::optional<EchoRow> OverlayView::echo(const kv::NodeId& host) const {
+    const std::lock_guard lock(mutex_);
+    const auto found = echoes_.find(host);
+    return found == echoes_.end() ? std::nullopt : std::optional(found->second);
+}
+
+void OverlayView::setAnswering(const std::set<kv::NodeId>& answering) {
+    const std::lock_guard lock(mutex_);
+    bool changed = false;
+    for (auto& [id, host] : hosts_) {
+        const bool answers = host.silent && answering.contains(id);
+        if (std::exchange(host.answers, answers) == answers) continue;
+        changed = true;
+        if (host.gone) markNetworksOf(id);
+    }
+    if (changed) hostsChanged();
+}
+
+bool OverlayView::isAway(const kv::NodeId& id) const {
+    const std::lock_guard lock(mutex_);
+    const auto host = hosts_.find(id);
+    return host != hosts_.end() && host->second.presence() == Presence::HostAway;
+}
+
+std::map<kv::NodeId, OverlayView::KnownHost> OverlayView::hosts() const {
+    const std::lock_guard lock(mutex_);
+    std::map<kv::NodeId, KnownHost> all;
+    for (const auto& [id, host] : hosts_) {
+        all.emplace(id, KnownHost{host.record.name, host.record.address.ip, host.presence()});
     }
     return all;
 }
@@ -121,8 +234,9 @@ std::set<IpAddress> OverlayView::addresses() const {
 std::map<kv::NodeId, TunnelPlan::Peer> OverlayView::peers() const {
     const std::lock_guard lock(mutex_);
     std::map<kv::NodeId, TunnelPlan::Peer> all;
-    for (const auto& [id, record] : hosts_) {
-        if (ledger_->strangers.contains(id)) continue;
+    for (const auto& [id, host] : hosts_) {
+        if (host.gone || ledger_->strangers.contains(id)) continue;
+        const kv::MemberRecord& record = host.record;
         TunnelPlan::Peer& peer = all[id];
         peer.host = record.name;
         peer.vtep = record.address.ip;
@@ -145,7 +259,7 @@ OverlayClaims OverlayView::claims() const {
     const std::lock_guard lock(mutex_);
     OverlayClaims all;
     for (const auto& [network, claims] : claims_) {
-        for (const auto& [owner, claim] : claims) all[network].push_back({owner, claim});
+        for (const auto& [owner, claim] : claims) all[network].push_back({owner, claim, isAbsent(owner)});
     }
     return all;
 }
@@ -162,7 +276,7 @@ OverlayClaims OverlayView::claimsAround(const std::string& network) const {
     for (const std::string& name : names) {
         const auto claims = claims_.find(name);
         if (claims == claims_.end()) continue;
-        for (const auto& [owner, claim] : claims->second) around[name].push_back({owner, claim});
+        for (const auto& [owner, claim] : claims->second) around[name].push_back({owner, claim, isAbsent(owner)});
     }
     return around;
 }
@@ -172,7 +286,7 @@ std::vector<OverlayEndpoint> OverlayView::endpoints(const std::string& network) 
     std::vector<OverlayEndpoint> found;
     if (const auto entry = endpoints_.find(network); entry != endpoints_.end()) {
         found.reserve(entry->second.rows.size());
-        for (const auto& [owned, row] : entry->second.rows) found.push_back({owned.first, row});
+        for (const auto& [owned, row] : entry->second.rows) found.push_back({owned.first, row, isAbsent(owned.first)});
     }
     return found;
 }
@@ -198,7 +312,7 @@ std::vector<OverlayEndpoint> OverlayView::endpointsAround(const std::string& net
     std::vector<OverlayEndpoint> found;
     for (const MacAddress& mac : macs) {
         for (auto [at, end] = endpoints.byMac.equal_range(mac); at != end; ++at) {
-            found.push_back({at->second->first, endpoints.rows.at(*at->second)});
+            found.push_back({at->second->first, endpoints.rows.at(*at->second), isAbsent(at->second->first)});
         }
     }
     return found;
@@ -210,13 +324,17 @@ std::vector<OverlayEndpoint> OverlayView::endpointsWith(const std::string& netwo
     const auto entry = endpoints_.find(network);
     if (entry == endpoints_.end()) return found;
     for (auto [at, end] = entry->second.byAddress.equal_range(address); at != end; ++at) {
-        found.push_back({at->second->first, entry->second.rows.at(*at->second)});
+        found.push_back({at->second->first, entry->second.rows.at(*at->second), isAbsent(at->second->first)});
     }
     return found;
 }
 
 std::set<std::string> OverlayView::networksOf(const kv::NodeId& owner) const {
     const std::lock_guard lock(mutex_);
+    return namesOf(owner);
+}
+
+std::set<std::string> OverlayView::namesOf(const kv::NodeId& owner) const {
     std::set<std::string> names;
     for (const auto& [name, claims] : claims_) {
         if (claims.contains(owner)) names.insert(name);

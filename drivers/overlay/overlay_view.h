@@ -1,5 +1,5 @@
-// OverlayView: the hosts there are now and what they say of overlay networks, kept by a watch of the gossip store. A
-// host that is gone for now is not in it, nor are its rows.
+// OverlayView: the hosts there are and what they say of overlay networks, kept by a watch of the gossip store. A host
+// whose weftd has gone stays in it with the last it said, for its containers run on, until it is forgotten.
 #pragma once
 
 #include <chrono>
@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "drivers/overlay/host_memory.h"
+#include "drivers/overlay/host_plan.h"
 #include "drivers/overlay/overlay_plan.h"
 #include "drivers/overlay/overlay_rows.h"
 #include "drivers/overlay/tunnel_plan.h"
@@ -38,10 +40,32 @@ public:
     void apply(kv::RowEvent event, const kv::Row& row);
     void onMember(const kv::Member& member);  // another host
 
-    // Of hosts that may send into tunnels: all but strangers to the ledger.
+    void remember(const kv::NodeId& id, const RememberedHost& host);  // of an earlier life, unless it is known
+    void forget(const kv::NodeId& id);                                // with its rows
+
+    // Of hosts that may send into tunnels: those whose kernels are there, but strangers to the ledger.
     [[nodiscard]] std::set<IpAddress> addresses() const;
-    [[nodiscard]] std::map<kv::NodeId, TunnelPlan::Peer> peers() const;
-    // Waits until addresses() or peers() are others than at `seen`, which is brought up to date, or the time is over.
+    // Of hosts that are away, where no other host is.
+    [[nodiscard]] std::set<IpAddress> awayAddresses() const;
+    struct Echo {
+        EchoRow row;
+        bool silent = false;  // its weftd has not answered lately
+    };
+    [[nodiscard]] std::map<kv::NodeId, Echo> echoes() const;  // of the other hosts
+    [[nodiscard]] std::optional<EchoRow> echo(const kv::NodeId& host) const;
+    // Of silent hosts, those whose kernels answer.
+    void setAnswering(const std::set<kv::NodeId>& hosts);
+    struct KnownHost {
+        std::string name;
+        IpAddress address;
+        Presence presence = Presence::Here;
+    };
+    // The other hosts, also those that the gossip store has forgotten and that are remembered.
+    [[nodiscard]] std::map<kv::NodeId, KnownHost> hosts() const;
+    [[nodiscard]] bool isAway(const kv::NodeId& host) const;  // with its kernel
+
+    [[nodiscard]] std::map<kv::NodeId, TunnelPlan::Peer> peers() const;  // whose weftd is there
+    // Waits until hosts are others than at `seen`, which is brought up to date, or the time is over.
     // False after stop().
     bool awaitHosts(uint64_t& seen, std::chrono::nanoseconds patience);
 
@@ -78,15 +102,29 @@ private:
         std::multimap<IpAddress, const Owned*> byAddress;
     };
 
+    struct Host {
+        kv::MemberRecord record;
+        bool gone = false;     // its weftd
+        bool silent = false;   // gone, or suspected
+        bool answers = false;  // silent, but its kernel answers
+        bool operator==(const Host&) const = default;
+
+        [[nodiscard]] Presence presence() const;
+    };
+
     void hostsChanged();
+    void markNetworksOf(const kv::NodeId& owner);
+    [[nodiscard]] std::set<std::string> namesOf(const kv::NodeId& owner) const;
+    [[nodiscard]] bool isAbsent(const kv::NodeId& owner) const;
     void setClaim(const std::string& network, const kv::NodeId& owner, std::optional<NetworkClaim> claim);
     void setEndpoint(const std::string& network, const Owned& owned, const std::optional<EndpointRow>& row);
 
     mutable std::mutex mutex_;
     std::condition_variable changed_;
-    std::map<kv::NodeId, kv::MemberRecord> hosts_;
+    std::map<kv::NodeId, Host> hosts_;
     std::map<kv::NodeId, ProbeRow> probes_;
-    uint64_t generation_ = 1;       // of the two
+    std::map<kv::NodeId, EchoRow> echoes_;
+    uint64_t generation_ = 1;       // of the three
     uint64_t takenGeneration_ = 0;  // by takeMarked()
     std::shared_ptr<const LedgerFacts> ledger_ = std::make_shared<LedgerFacts>();
     std::map<std::string, std::map<kv::NodeId, NetworkClaim>> claims_;

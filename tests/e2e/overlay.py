@@ -252,6 +252,64 @@ def killed(c):
     soon_reaches(a, "tcp", new.ip, 80, new, 3)
 
 
+def soon_presence(c, host, other, presence, within=30):
+    wait_for(lambda: any(member["name"] == other.name and member["presence"] == presence
+                         for member in c.ctl(host, "members")), f"{host.name} says: {other.name}'s {presence}", within, 0.1)
+
+
+@contextlib.contextmanager
+def unplugged(c, host):
+    host.run("ip", "link", "set", "eth0", "down")
+    try:
+        yield
+    finally:
+        host.run("sh", "-ec", f"""
+            ip link set eth0 up
+            ip -6 address replace {host.ip6}/64 dev eth0 nodad
+            ip route replace default via {c.lab.router(host)}
+            ip -6 route replace default via {c.lab.router(host, 6)}
+        """)
+
+
+@feature("a host without its weftd, killed or stopped, is as before for its containers; then the host itself is cut")
+def daemon_away(c):
+    net = c.overlay()
+    with world_dns(c) as dns:
+        a = c.container(net, c.hosts[0], "near", *dns(0))
+        b = c.container(net, c.hosts[1], "far", "-p", "8090:80", *dns(1))
+        soon_resolves(a, "far.weft", [b.ip], 2)
+        soon_resolves(b, "near.weft", [a.ip], 2)
+        for number, away in enumerate((signal.SIGKILL, signal.SIGSTOP)):
+            ways = [(one, protocol, address, port) for protocol in ("tcp", "udp")
+                    for one, address, port in ((a, b.ip, 80), (b, a.ip, 80), (b, a.ip6, 80))]
+            ways.append((c.lab.outside, "tcp", b.host.ip, 8090))
+            streams = [(f"{one.name} to {address} by {protocol}", one.keepalive(protocol, address, port))
+                       for one, protocol, address, port in ways]
+            os.kill(b.host.plugin_process.pid, away)
+            dead = time.monotonic()
+            time.sleep(1)
+            equal(resolve(b, "www.example.com"), ["203.0.113.7"], "a name of the world, a second after weftd's end")
+            soon_presence(c, a.host, b.host, "daemon away")
+            print(f"      told {time.monotonic() - dead:.1f} s after signal {away}")
+            time.sleep(c.options.away)
+            for what, stream in streams:
+                report = keepalive_report(stream)
+                check(not report.get("error") and report["sent"] - report["received"] <= 1, f"{what}: {report}")
+            equal(resolve(a, "far.weft"), [b.ip], "its container's name")
+            equal(resolve(b, "www.example.com"), ["203.0.113.7"], "a name of the world")
+            why = refused(b.host.docker, "run", "-d", "--network", net.name, IMAGE) if away == signal.SIGKILL else "weft"
+            check("weft" in why, f"a new container fails without a reason: {why}")
+            if number == 1:
+                with unplugged(c, b.host):
+                    cut = time.monotonic()
+                    soon_presence(c, a.host, b.host, "host away", within=10)
+                    print(f"      told {time.monotonic() - cut:.1f} s after the host was cut")
+            b.host.kill_plugin()
+            b.host.start_plugin()
+            wait_for(c.all_alive, "all members alive", 20)
+            soon_reaches(a, "tcp", b.ip, 80, b, 3)
+
+
 @feature("a host that reboots has its network again and reaches the others")
 def rebooted(c):
     net = c.overlay()
@@ -346,8 +404,7 @@ def forgotten(c):
 def stranger(c):
     net = c.overlay()
     a, b, _ = c.one_each(net)
-    vni = next(link["linkinfo"]["info_data"]["id"] for link in a.host.links().values()
-               if link.get("linkinfo", {}).get("info_kind") == "vxlan")
+    vni = next(link["linkinfo"]["info_data"]["id"] for name, link in a.host.links().items() if name.startswith("wx"))
     mac, gateway = a.links()["eth0"]["address"], c.address(a.host).strip("[]")
     outside = c.lab.outside
     outside.run("sh", "-ec", f"""
@@ -420,7 +477,7 @@ def foreign_names(c):
         soon_resolves(a, "secret", [b.on(other)["IPAddress"]], 2)
 
 
-@feature("names: a stopped, renamed or dead host's container is found no longer, and again when it is back")
+@feature("names: a stopped or renamed container is found no longer; that of a host that is away, unless another has the name")
 def gone_names(c):
     net = c.overlay()
     with world_dns(c) as dns:
@@ -435,9 +492,15 @@ def gone_names(c):
         b.name = "main"
         soon_resolves(a, "main.weft", [b.refresh().ip], 2)
         b.host.kill_plugin()
-        wait_for(lambda: resolve(a, "main.weft") == [], "the dead daemon's names are gone", 30, 0.2)
+        soon_presence(c, a.host, b.host, "daemon away")
+        equal(resolve(a, "main.weft"), [b.ip], "of a host whose daemon is away")
+        with unplugged(c, b.host):
+            soon_presence(c, a.host, b.host, "host away")
+            equal(resolve(a, "main.weft"), [b.ip], "of a host that is away")
+            heir = c.container(net, c.hosts[2], "heir", "--network-alias", "main")
+            soon_resolves(a, "main.weft", [heir.ip], 2)
         b.host.start_plugin()
-        soon_resolves(a, "main.weft", [b.ip], 10)
+        wait_for(lambda: sorted(resolve(a, "main.weft")) == sorted([b.ip, heir.ip]), "both are there", 10, 0.2)
 
 
 @feature("names: on an internal overlay too, asked at its gateway; and no query gets out by it")
@@ -683,7 +746,7 @@ def web_page(c):
     output = f"{c.lab.directory}/browse"
     patterns = {"start": r"node1 \(this one\)\t\S+\talive\t.*node3\t\S+\talive\t.*web on node1",
                 "container": f"late on node2.*{net.name}\tweft-overlay", "traffic": r"\nweb\tover\d+\t[^\n]+\t\d\S* kbit/s\t\d\S* kbit/s",
-                "repair": r"Last repairs.*\tfdb\t", "death": r"node3\t\S+\tdead\t"}
+                "repair": r"Last repairs.*\tfdb\t", "death": r"node3\t\S+\tdaemon away\t"}
     with open(output, "w", encoding="utf-8") as log:
         browser = host.spawn("python3", BROWSE, "--pictures", f"{c.lab.directory}/page", f"http://{WEB}/", *patterns.values(), log=log)
 
@@ -751,6 +814,7 @@ def trace(c):
         host.run("ip", "link", "set", "eth0", "mtu", str(small + 100))
     equal(traced(c, a, f"{b.ip}:80")["health"], "good", "trace with the old MTU")
 
+    far.host.run("ip", "link", "delete", "w-echo")  # its kernel answers no more, as that of a host that is away
     far.host.kill_plugin()
     wait_for(lambda: traced(c, a, f"{far.ip}:80")["name"] == "host", "the death is known", 30, 0.2)
     stops(c, a, f"{far.ip}:80", "host", far.host.name, "systemctl status weftd")
@@ -855,7 +919,7 @@ def closed_port(c):
     soon_tunnels(c, host, "good", 60)
 
 
-@feature("tunnel port: open to living hosts only, also without networks and after restarts of weftd")
+@feature("tunnel port: open to hosts that are there only, also without networks and after restarts of weftd")
 def tunnel_port(c):
     host, mortal = c.hosts[0], c.hosts[2]
     command = "iptables-legacy-save; ip6tables-legacy-save" if c.options.iptables == "legacy" else "nft list table inet weft"
@@ -870,7 +934,10 @@ def tunnel_port(c):
         wait_for(lambda: admitted() == others, "the other hosts are admitted", 5)
         restart_plugin(c, host)
     mortal.kill_plugin()
-    wait_for(lambda: admitted() == others[:1], "the dead host is shut out", 30)
+    soon_presence(c, host, mortal, "daemon away")
+    equal(admitted(), others, "admitted while a daemon is away")
+    with unplugged(c, mortal):
+        wait_for(lambda: admitted() == others[:1], "the host that is away is shut out", 10)
     mortal.start_plugin()
     wait_for(lambda: admitted() == others, "it is back", 20)
 
@@ -884,7 +951,7 @@ def attempt(cluster, function):
     marks = {host.name: len(logs(host)) for host in cluster.hosts}
     before = cluster.snapshot()
     problem, report = None, []
-    signal.alarm(FEATURE_LIMIT_SECONDS + round(cluster.options.cable) + cluster.options.kills)
+    signal.alarm(FEATURE_LIMIT_SECONDS + round(cluster.options.cable + 2 * cluster.options.away) + cluster.options.kills)
     try:
         function(cluster)
     except Exception as error:
@@ -937,6 +1004,8 @@ def main():
     parser.add_argument("--reach-limit", type=float, default=300, metavar="MS",
                         help="within which a new container must be reached; a machine that does other things needs more")
     parser.add_argument("--cable", type=float, default=5, metavar="SECONDS", help="how long a host's cable is pulled")
+    parser.add_argument("--away", type=float, default=5, metavar="SECONDS",
+                        help="how long a host is without its weftd, once that is told")
     parser.add_argument("--kills", type=int, default=20, help="how often weftd is killed")
     parser.add_argument("--retries", type=int, default=0, help="how often a failed feature is tried again")
     parser.add_argument("--iptables", default="nft")

@@ -90,7 +90,7 @@ private:
 
 struct Host {
     Host(Gossip& gossip, int hostNumber) : number(hostNumber), runner(gossip, gossip.add()) {
-        const SchemaComponent components[] = {ipam::schemaComponent(), RecordStore::schema()};
+        const SchemaComponent components[] = {ipam::schemaComponent(), RecordStore::schema(), HostMemory::schema()};
         database = must(Database::open(scratch / "state.db", components));
         netlink = must(net::Netlink::openIn(ns));
         ports = must(net::PortAllocator::openIn(ns));
@@ -102,15 +102,20 @@ struct Host {
         portProgram = must(net::PortProgram::load(ns));
         const DriverContext context{*records, *netlink, *ports, firewall, *pools, clock, portProgram.get()};
         bridge = must(BridgeDriver::create(context));
-        overlay = must(OverlayDriver::create(
-            context, *bridge, runner,
-            {.vtep = ip(vtep), .clustered = clustered, .swarm = swarm, .ledger = [this] { return facts.load(); }},
-            *pools));
+        if (clustered) memory = must(HostMemory::open(*database, clock));
+        overlay = must(OverlayDriver::create(context, *bridge, runner,
+                                             {.vtep = ip(vtep),
+                                              .clustered = clustered,
+                                              .swarm = swarm,
+                                              .ledger = [this] { return facts.load(); },
+                                              .memory = memory},
+                                             *pools));
         must(bridge->reconcile(false));
         must(overlay->reconcile(false));
     }
     void stop() {
         overlay.reset();
+        if (memory) must(memory->write());
         bridge.reset();
         records.reset();
     }
@@ -132,6 +137,7 @@ struct Host {
     std::unique_ptr<ipam::LocalIpam> pools;
     std::unique_ptr<RecordStore> records;
     std::unique_ptr<BridgeDriver> bridge;
+    std::shared_ptr<HostMemory> memory;
     std::unique_ptr<OverlayDriver> overlay;
 };
 
@@ -249,6 +255,17 @@ protected:
             if (health.vtep.str() == vtep(to)) return health;
         }
         return std::nullopt;
+    }
+    bool soonPresence(int from, int of, Presence presence) {
+        return soon(
+            [&] {
+                for (const auto& [id, known] : host(from).overlay->hosts()) {
+                    if (known.address == kv::sim::hostAddress(static_cast<size_t>(of) - 1).ip)
+                        return known.presence == presence;
+                }
+                return false;
+            },
+            10s);
     }
     bool soonWay(int from, int to, TunnelState state) {
         return soon(
@@ -493,6 +510,56 @@ TEST_P(OverlayTest, ATunnelOfAnOlderWeftdIsMadeAnewWithWhatItHad) {
     host(2).start(vtep(2));
     stop(1, a);
     stop(2, b);
+}
+
+TEST_P(OverlayTest, TheDeathOfADaemonIsNotTheDeathOfItsHost) {
+    for (int i = 1; i <= kHosts; ++i) startProbing(i);
+    createEverywhere();
+    Container a = run(1, 1, "11");
+    Container c = run(3, 3, "13");
+    const auto canAsk = [&](int from, int to) {
+        return host(from).shell("bridge fdb show dev w-echo 2>&1").find(vtep(to)) != std::string::npos;
+    };
+    ASSERT_TRUE(soon([&] { return canAsk(1, 3) && canAsk(3, 1) && canAsk(3, 2); }, 10s));
+    ASSERT_TRUE(soon([&] { return knows(1, "10.32.0.13") && knows(3, "10.32.0.11"); }));
+    EXPECT_TRUE(soonPresence(1, 3, Presence::Here));
+
+    host(3).stop();
+    gossip_.part({0, 0, 1}, 60s);
+    EXPECT_TRUE(soonPresence(1, 3, Presence::DaemonAway));
+    EXPECT_EQ(ping(a, "10.32.0.13"), "");
+    EXPECT_EQ(ping(c, "fd32:7::11"), "");
+    const auto passes = [&] { return host(1).firewall.tunnel.members.contains(ip(vtep(3))); };
+    EXPECT_TRUE(passes());
+
+    // Whoever comes to have the address has it, and only as long.
+    Container successor = run(2, 4, "13");
+    EXPECT_TRUE(soon(
+        [&] { return host(1).shell("ip neigh show 10.32.0.13").find(successor.mac->str()) != std::string::npos; }));
+    stop(2, successor);
+    EXPECT_TRUE(
+        soon([&] { return host(1).shell("ip neigh show 10.32.0.13").find(c.mac->str()) != std::string::npos; }));
+    EXPECT_EQ(ping(a, "10.32.0.13"), "");
+
+    // One that starts meanwhile adopts what is there.
+    host(1).stop();
+    host(1).start(vtep(1));
+    EXPECT_TRUE(soonPresence(1, 3, Presence::DaemonAway));
+    EXPECT_EQ(ping(a, "10.32.0.13"), "");
+
+    EXPECT_EQ(shellInside(wire_, "ip link set h3 down"), "");
+    EXPECT_TRUE(soonPresence(1, 3, Presence::HostAway));
+    EXPECT_TRUE(soon([&] { return !passes(); }));
+    EXPECT_TRUE(knows(1, "10.32.0.13"));
+    EXPECT_EQ(shellInside(wire_, "ip link set h3 up"), "");
+    EXPECT_TRUE(soonPresence(1, 3, Presence::DaemonAway));
+    EXPECT_TRUE(soon([&] { return ping(a, "10.32.0.13") == ""; }));
+
+    gossip_.part({}, 60s);
+    host(3).start(vtep(3));
+    EXPECT_TRUE(soonPresence(1, 3, Presence::Here));
+    stop(1, a);
+    stop(3, c);
 }
 
 TEST_P(OverlayTest, WhatEndedWhileWeftdWasDownIsForgottenAfterARestart) {

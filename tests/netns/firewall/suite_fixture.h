@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <condition_variable>
 #include <cstdlib>
+#include <mutex>
+#include <thread>
 
 #include "tests/netns/firewall/suite_lab.h"
 
@@ -33,6 +36,33 @@ inline std::vector<Setting> settings() {
 inline std::string settingName(const testing::TestParamInfo<Setting>& info) {
     return info.param.subject->name + (info.param.bridgeNetfilter ? "_BridgeNetfilter" : "");
 }
+
+// A resolver that answers, as long as it lives. In the namespace of who makes it.
+class Vouching {
+public:
+    explicit Vouching(Firewall& firewall)
+        : thread_([this, &firewall] {
+              std::unique_lock lock(mutex_);
+              do firewall.vouch();
+              while (!ended_.wait_for(lock, kVouchHolds / 5, [this] { return over_; }));
+          }) {
+        firewall.vouch();
+    }
+    ~Vouching() {
+        {
+            const std::lock_guard lock(mutex_);
+            over_ = true;
+        }
+        ended_.notify_all();
+        thread_.join();
+    }
+
+private:
+    std::mutex mutex_;
+    std::condition_variable ended_;
+    bool over_ = false;
+    std::thread thread_;
+};
 
 class FirewallSuite : public testing::TestWithParam<Setting> {
 protected:

@@ -367,7 +367,8 @@ std::optional<IpAddress> Lab::exchange(const Probe& probe, std::chrono::millisec
         client.reset(::socket(domain, type, probe.protocol));
         require(static_cast<bool>(client), "socket");
         if (!probe.bind) return;
-        auto own = socketAddress(*probe.bind, 0);
+        ::setsockopt(client.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+        auto own = socketAddress(*probe.bind, probe.bindPort);
         require(::bind(client.get(), own.get(), own.size) == 0, "bind client");
     });
     const auto deadline = std::chrono::steady_clock::now() + patience;

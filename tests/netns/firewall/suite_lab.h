@@ -53,6 +53,7 @@ struct Probe {
     uint8_t protocol = kTcp;
     std::optional<IpAddress> bind = std::nullopt;    // the client's source address
     std::optional<IpAddress> listen = std::nullopt;  // the server's address; none: any
+    uint16_t bindPort = 0;                           // with `bind`: the client's port; 0: any
 };
 
 class Lab {

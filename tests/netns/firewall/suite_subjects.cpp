@@ -18,6 +18,7 @@ const std::vector<Subject>& subjects() {
              {"a mapping deleted", "iptables-legacy -t nat -D WEFT-DNAT 1"},
              {"a guard deleted", "ip6tables-legacy -t raw -D WEFT-RAW 1"},
              {"a query's way deleted", "ip6tables-legacy -t nat -D WEFT-DNS 2"},
+             {"its zone deleted", "iptables-legacy -t raw -F WEFT-DNS"},
              {"a jump deleted", "iptables-legacy -D FORWARD 1"},
              {"jumps reordered",
               "iptables-legacy -t nat -D PREROUTING -m comment --comment weft -j WEFT-DNS; "

@@ -112,6 +112,7 @@ TEST_P(Sync, MendsDamage) {
     }
     open("published", {Place::Outside, address(Place::Host, IpFamily::V4), 8080, Place::A1, 80});
     closed("guarded", {Place::Outside, address(Place::A1, IpFamily::V4), 80, Place::A1, 80});
+    const Vouching vouching(*firewall);
     open("a query", {Place::A1, address(Place::Outside, IpFamily::V4), 53, Place::Host, kResolverPort, kUdp});
 }
 

@@ -113,6 +113,7 @@ TEST_P(Traffic, QueriesGoToTheResolver) {
     ok(firewall->setResolver(kResolverPort));
     for (const auto& one : {a, b}) ok(firewall->setNetwork(one));
     ok(firewall->setNetwork(i));
+    const Vouching vouching(*firewall);
     for (const auto family : kFamilies) {
         const auto outside = address(Place::Outside, family);
         for (const auto protocol : {kUdp, kTcp}) {
@@ -151,6 +152,41 @@ TEST_P(Traffic, QueriesGoToTheResolver) {
     EXPECT_EQ(firewall->sync(intent, true)->repairs, std::vector<std::string>{});
 }
 
+// Also for a client that keeps its source port, so that conntrack knows the flow.
+TEST_P(Traffic, QueriesGoWhereTheyWereSentASecondAfterTheResolverFellSilent) {
+    constexpr uint16_t kDns = 53;
+    auto a = network(Net::A);
+    a.resolve = true;
+    ok(firewall->setResolver(kResolverPort));
+    ok(firewall->setNetwork(a));
+    const auto ask = [&](IpFamily family, Place server, uint16_t port) {
+        const Probe probe{.from = Place::A1,
+                          .to = address(Place::Outside, family),
+                          .port = kDns,
+                          .server = server,
+                          .serverPort = port,
+                          .protocol = kUdp,
+                          .bind = address(Place::A1, family),
+                          .bindPort = 5353};
+        return lab->exchange(probe, kClosedPatience, false).has_value();
+    };
+    const auto direct = [&](IpFamily family) { return ask(family, Place::Outside, kDns); };
+    const auto redirected = [&](IpFamily family) { return ask(family, Place::Host, kResolverPort); };
+    for (const auto family : kFamilies) EXPECT_TRUE(direct(family)) << "nobody has vouched yet";
+    for (int round = 0; round < 2; ++round) {
+        {
+            const Vouching vouching(*firewall);
+            for (const auto family : kFamilies) EXPECT_TRUE(redirected(family)) << "it answers";
+        }
+        const auto silent = std::chrono::steady_clock::now();
+        for (const auto family : kFamilies) {
+            while (!direct(family)) ASSERT_LT(std::chrono::steady_clock::now(), silent + kOpenPatience);
+        }
+        EXPECT_LT(std::chrono::steady_clock::now(), silent + kVouchHolds + 4 * kClosedPatience);
+    }
+    EXPECT_EQ(firewall->sync({{a}, {}}, true)->repairs, std::vector<std::string>{});
+}
+
 TEST_P(Traffic, TheResolverComesBeforePublishedPorts) {
     constexpr uint16_t kDns = 53;
     lab->run(Place::Host,
@@ -163,6 +199,7 @@ TEST_P(Traffic, TheResolverComesBeforePublishedPorts) {
     setNetworks({Net::B});
     ok(firewall->setEndpoint(endpoint("a2", Net::A, bothFamilies(kDns, Place::A2, kDns, kUdp))));
     ok(firewall->setResolver(kResolverPort));
+    const Vouching vouching(*firewall);
     for (const auto family : kFamilies) {
         const auto host = address(Place::Host, family);
         for (const auto protocol : {kUdp, kTcp}) {

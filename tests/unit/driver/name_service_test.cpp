@@ -122,5 +122,13 @@ TEST_F(AnswerName, SuspectedHostsComeLast) {
     EXPECT_TRUE(other) << "not shuffled";
 }
 
+TEST_F(AnswerName, OfHostsThatAreAwayOnlyWhereNobodyElseHasTheName) {
+    std::set<kv::NodeId> away{kOne};
+    names.setIsAway([&](const kv::NodeId& host) { return away.contains(host); });
+    for (int i = 0; i < 20; ++i) EXPECT_THAT(addresses("data"), testing::ElementsAre(ip("10.32.0.3")));
+    away.insert(kTwo);
+    EXPECT_EQ(addresses("data").size(), 2U);
+}
+
 }  // namespace
 }  // namespace weft::driver

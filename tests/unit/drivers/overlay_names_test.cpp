@@ -65,7 +65,12 @@ TEST_F(OverlayNamesTest, ANameGoesWithItsEndpointAndItsHost) {
     EXPECT_THAT(addresses("web"), IsEmpty());
     put(endpointRow(kOne, "e1", "10.32.0.9"));
     EXPECT_THAT(addresses("web"), ElementsAre("10.32.0.9"));
-    names.apply(kv::RowEvent::Suspended, namesRow(kOne, "e1", {"web"}));
+    for (const auto event : {kv::RowEvent::Suspended, kv::RowEvent::Forgotten}) {
+        names.apply(event, namesRow(kOne, "e1", {"web"}));
+        names.apply(event, endpointRow(kOne, "e1", "10.32.0.9"));
+        EXPECT_THAT(addresses("web"), ElementsAre("10.32.0.9")) << "it runs without its host's weftd";
+    }
+    names.forget(kOne);
     EXPECT_THAT(addresses("web"), IsEmpty());
     EXPECT_FALSE(names.at("back", ip("10.32.0.9")));
 }

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "drivers/overlay/echo_link.h"
+#include "drivers/overlay/host_plan.h"
 #include "drivers/overlay/overlay_view.h"
 #include "kv/row.h"
 #include "tests/must.h"
@@ -34,6 +36,10 @@ ProbeRow probe() {
     return {3, 1450, must(IpAddress::parse("192.0.2.7"))};
 }
 
+EchoRow echo() {
+    return {{1, 2, 3}, must(IpAddress::parse("192.0.2.7"))};
+}
+
 TEST(OverlayRows, AreReadAsWritten) {
     EXPECT_EQ(must(decodeClaim(encode(claim()))), claim());
     EXPECT_EQ(must(decodeEndpoint(encode(endpoint()))), endpoint());
@@ -41,6 +47,7 @@ TEST(OverlayRows, AreReadAsWritten) {
     one.v4.reset();
     EXPECT_EQ(must(decodeEndpoint(encode(one))), one);
     EXPECT_EQ(must(decodeProbe(encode(probe()))), probe());
+    EXPECT_EQ(must(decodeEcho(encode(echo()))), echo());
 }
 
 TEST(OverlayRows, FitTheStoreWithManySubnetsAndLongNames) {
@@ -66,15 +73,17 @@ TEST(OverlayRows, OfNoTimeOrMtuThatCanBeAreCorrupt) {
 }
 
 TEST(OverlayRows, DamagedOnesAreCorrupt) {
-    for (const std::string& whole : {encode(claim()), encode(endpoint()), encode(probe())}) {
+    for (const std::string& whole : {encode(claim()), encode(endpoint()), encode(probe()), encode(echo())}) {
         for (size_t size = 0; size < whole.size(); ++size) {
             EXPECT_FALSE(decodeClaim(whole.substr(0, size))) << size;
             EXPECT_FALSE(decodeEndpoint(whole.substr(0, size))) << size;
             EXPECT_FALSE(decodeProbe(whole.substr(0, size))) << size;
+            EXPECT_FALSE(decodeEcho(whole.substr(0, size))) << size;
         }
         EXPECT_FALSE(decodeClaim(whole + "x"));
         EXPECT_FALSE(decodeEndpoint(whole + "x"));
         EXPECT_FALSE(decodeProbe(whole + "x"));
+        EXPECT_FALSE(decodeEcho(whole + "x"));
     }
     NetworkClaim wild = claim();
     wild.vtep = must(IpAddress::parse("127.0.0.1"));
@@ -113,7 +122,9 @@ TEST(OverlayView, HoldsWhatIsVisibleAndNothingDamaged) {
     EXPECT_EQ(view.networksOf(row.owner), std::set<std::string>{"web"});
     EXPECT_TRUE(view.takeMarked()->at("web").all);
     view.apply(kv::RowEvent::Suspended, row);
-    EXPECT_TRUE(view.claims().empty());
+    EXPECT_EQ(view.claims().at("web").size(), 1U) << "its containers run on";
+    view.apply(kv::RowEvent::Forgotten, row);
+    EXPECT_EQ(view.claims().at("web").size(), 1U) << "by the store, not by people";
     view.apply(kv::RowEvent::Put, row);
     row.value = "x";  // a damaged value hides the one before
     view.apply(kv::RowEvent::Put, row);
@@ -151,6 +162,86 @@ TEST(OverlayView, ExaminesHostsThatSayInThisLifeThatTheyAnswer) {
     view.onMember(member);
     EXPECT_TRUE(view.peers().empty());
     EXPECT_TRUE(view.addresses().empty());
+}
+
+TEST(OverlayView, TellsADaemonThatIsAwayFromAHostThatIs) {
+    OverlayView view;
+    kv::Member member;
+    member.id = {{1}};
+    const IpAddress address = must(IpAddress::parse("192.0.2.8"));
+    member.record.address = {address, 7950};
+    const kv::Row row{.owner = member.id, .key = networkKey("web"), .value = encode(claim())};
+    view.onMember(member);
+    view.apply(kv::RowEvent::Put, row);
+    EXPECT_FALSE(view.claims().at("web").at(0).absent);
+    EXPECT_EQ(view.hosts().at(member.id).presence, Presence::Here);
+
+    member.state = kv::MemberState::Suspect;
+    view.onMember(member);
+    view.setAnswering({member.id});
+    EXPECT_EQ(view.hosts().at(member.id).presence, Presence::Here);
+    member.state = kv::MemberState::Dead;
+    view.takeMarked();
+    view.onMember(member);
+    EXPECT_TRUE(view.takeMarked()->at("web").all);
+    EXPECT_TRUE(view.claims().at("web").at(0).absent);
+    EXPECT_EQ(view.hosts().at(member.id).presence, Presence::DaemonAway);
+    EXPECT_TRUE(view.addresses().contains(address));
+    EXPECT_TRUE(view.awayAddresses().empty());
+
+    view.setAnswering({});
+    EXPECT_TRUE(view.isAway(member.id));
+    EXPECT_TRUE(view.addresses().empty());
+    EXPECT_EQ(view.awayAddresses(), (std::set{address, claim().vtep}));
+    kv::Member other = member;  // made anew at the same address
+    other.id = {{2}};
+    other.state = kv::MemberState::Alive;
+    view.onMember(other);
+    EXPECT_EQ(view.awayAddresses(), std::set{claim().vtep});
+
+    member.state = kv::MemberState::Alive;
+    view.onMember(member);
+    EXPECT_EQ(view.hosts().at(member.id).presence, Presence::Here);
+    view.forget(member.id);
+    EXPECT_FALSE(view.claims().contains("web"));
+    EXPECT_TRUE(view.networksOf(member.id).empty());
+    EXPECT_FALSE(view.hosts().contains(member.id));
+}
+
+TEST(OverlayView, WhoIsThereComesBeforeWhoIsAway) {
+    OverlayEndpoint away{.owner = {{2}}, .row = endpoint(), .absent = true};
+    OverlayEndpoint there{.owner = {{1}}, .row = endpoint()};
+    away.row.stamp = there.row.stamp + 1;
+    EXPECT_LT(away.rank(), there.rank());
+    away.absent = false;
+    EXPECT_GT(away.rank(), there.rank());
+}
+
+// From the vectors of the SipHash paper's reference code: octets 0 to 7 under the key of octets 0 to 15.
+TEST(EchoLink, ProvesBySipHash) {
+    net::EchoKey key{};
+    for (size_t i = 0; i < key.size(); ++i) key[i] = static_cast<uint8_t>(i);
+    EXPECT_EQ(echoProof(key, 0x0706050403020100), 0x93f5f5799a932e62U);
+}
+
+TEST(HostPlan, ThreeMissesInARowMakeAKernelGone) {
+    HostPlan plan;
+    const kv::NodeId one{{1}};
+    const kv::NodeId two{{2}};
+    plan.setHosts({one, two});
+    EXPECT_EQ(plan.ask(), (std::vector{one, two}));
+    EXPECT_EQ(plan.answering(), (std::set{one, two})) << "just asked";
+    for (int missed = 1; missed <= HostPlan::kMisses; ++missed) {
+        plan.answered(one);
+        EXPECT_TRUE(plan.answering().contains(two)) << missed;
+        plan.ask();
+    }
+    EXPECT_EQ(plan.answering(), std::set{one});
+    plan.answered(two);
+    EXPECT_EQ(plan.answering(), (std::set{one, two})) << "at once";
+    plan.answered({{3}});
+    plan.setHosts({two});
+    EXPECT_EQ(plan.answering(), std::set{two});
 }
 
 }  // namespace

@@ -61,6 +61,7 @@ public:
         resolver = port;
         return {};
     }
+    void vouch() override {}
     Result<firewall::SyncReport> sync(const firewall::Intent& intent, bool dryRun) override {
         const std::lock_guard lock(mutex_);
         Kernel wanted;

@@ -133,6 +133,27 @@ TEST(Table, WatchesByPrefixSurviveReentry) {
     EXPECT_THAT(seen, testing::ElementsAre("ep/1", "ep/2"));
 }
 
+TEST(Table, TellsOfRowsOfWhoIsAway) {
+    ManualClock clock;
+    Table table(clock, 1h);
+    const NodeId owner{{1}};
+    std::vector<std::pair<RowEvent, std::string>> seen;
+    table.watch("", [&](RowEvent event, const Row& row) { seen.emplace_back(event, row.key + row.value); });
+    const auto take = [&] { return std::exchange(seen, {}); };
+    using Seen = std::vector<std::pair<RowEvent, std::string>>;
+    table.apply({.owner = owner, .key = "a", .version = 1, .value = "1"});
+    table.suspend(owner);
+    EXPECT_EQ(take(), (Seen{{RowEvent::Put, "a1"}, {RowEvent::Suspended, "a1"}}));
+    table.apply({.owner = owner, .key = "a", .version = 2, .value = "2"});
+    table.apply({.owner = owner, .key = "b", .version = 3, .value = "1"});
+    table.apply({.owner = owner, .key = "b", .version = 4, .deleted = true});
+    EXPECT_EQ(take(), (Seen{{RowEvent::Suspended, "a2"}, {RowEvent::Suspended, "b1"}, {RowEvent::Deleted, "b"}}));
+    table.forget(owner);
+    EXPECT_EQ(take(), (Seen{{RowEvent::Forgotten, "a2"}}));
+    table.apply({.owner = owner, .key = "c", .version = 5, .deleted = true});
+    EXPECT_EQ(take(), (Seen{{RowEvent::Deleted, "c"}})) << "a watch may remember it from an earlier life";
+}
+
 TEST(Messages, SurviveTheWireAndEveryCutIsMalformed) {
     MemberRecord record{.name = "host", .address = {*IpAddress::parse("2001:db8::1"), 7950}, .incarnation = 7};
     const std::vector<Message> all{
