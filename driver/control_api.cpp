@@ -125,6 +125,9 @@ struct ControlApi::Routes {
         for (const OverlayStatus& network : sources.overlay()) {
             if (!network.conflict.empty()) all.push_back("overlay network " + network.name + ": " + network.conflict);
         }
+        if (sources.overlayWarnings) {
+            for (std::string& warning : sources.overlayWarnings()) all.push_back(std::move(warning));
+        }
         for (std::string& warning : tunnelWarnings(sources.tunnels())) all.push_back(std::move(warning));
         if (sources.sharedNetworks == nullptr) return all;
         for (std::string& warning : sources.sharedNetworks->warnings()) all.push_back(std::move(warning));

@@ -456,6 +456,7 @@ Result<void> Daemon::startServing() {
     sources.gossip = gossip_.get();
     sources.sharedNetworks = sharedNetworks_.get();
     sources.overlay = [this] { return overlay_->status(); };
+    sources.overlayWarnings = [this] { return overlay_->warnings(); };
     sources.tunnels = [this] { return overlay_->tunnels(); };
     sources.hosts = [this] { return overlay_->hosts(); };
     sources.blocks = [this] { return sharedIpam_->describe(); };
@@ -618,8 +619,10 @@ std::vector<Check> Daemon::doctor() {
     }
     for (const OverlayStatus& network : overlay_->status()) {
         if (network.conflict.empty()) continue;
-        checks.push_back({"overlay " + network.name, Health::Bad, network.conflict,
-                          "remove the network on the hosts where it is wrong, and create it again there"});
+        checks.push_back({"overlay " + network.name, Health::Bad, network.conflict, network.advice});
+    }
+    for (const std::string& warning : overlay_->warnings()) {
+        checks.push_back({"rows", Health::Bad, warning, "make room on the disk of " + config_.stateDir});
     }
     const std::string nic = linkWith(*netlink_, gossip_->advertised().ip);
     for (Check& check : tunnelChecks(overlay_->tunnels(), nic, config_.vxlanPort)) checks.push_back(std::move(check));

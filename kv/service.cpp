@@ -26,6 +26,7 @@
 #include "base/log.h"
 #include "base/printable.h"
 #include "kv/database_storage.h"
+#include "kv/own_rows.h"
 #include "kv/keyring_row.h"
 #include "kv/socket_address.h"
 #include "kv/socket_transport.h"
@@ -395,6 +396,7 @@ private:
     uint64_t keyringEvents_ = 0;
     std::condition_variable keyringEvent_;
 
+    OwnRows rows_{*this};  // the ring's
     std::unique_ptr<SeedResolver> resolver_;
     std::atomic<bool> stopping_{false};
     std::thread thread_;
@@ -544,7 +546,7 @@ Result<void> SocketService::begin() {
         logInfo("gossip node={} id={} cluster of one: no --key-file, so nothing listens and other hosts cannot join",
                 logValue(config_.nodeName), id_.brief());
     } else {
-        node_->put(std::string(kKeyringRow), ring_.encode(), [](const Result<void>&) {});
+        rows_.put(std::string(kKeyringRow), ring_.encode());
         node_->start();
         logInfo("gossip node={} id={} cluster={} address={} seeds={}", logValue(config_.nodeName), id_.brief(),
                 logValue(config_.cluster), advertised_.str(), config_.join.size());
@@ -764,7 +766,7 @@ void SocketService::reviewKeyring(Node& node) {
         return;
     }
     logInfo("cluster keys taken over from={} keys={}", latest->second.id.brief(), latest->first.keys.size());
-    node.put(std::string(kKeyringRow), ring_.encode(), [](const Result<void>&) {});
+    rows_.put(std::string(kKeyringRow), ring_.encode());
 }
 
 Result<void> SocketService::adopt(const KeyringRow& row) {
@@ -802,7 +804,7 @@ Result<void> SocketService::changeKeyring(const KeyringChange& change) {
                 if (next.keys == ring_.keys) return ring_.generation;
                 next.generation = std::max(ring_.generation + 1, clockGeneration(node));
                 WEFT_TRY(adopt(next));
-                node.put(std::string(kKeyringRow), ring_.encode(), [](const Result<void>&) {});
+                rows_.put(std::string(kKeyringRow), ring_.encode());
                 return next.generation;
             }();
         },

@@ -7,7 +7,10 @@ enum {
     kPortChecked = 1 << 0,    /* who sends is checked: else only counted among the fast path's ports */
     kPortAnyAddress = 1 << 1, /* with kPortChecked: any address that is nobody else's in `owners` */
     kPortFast = 1 << 2,       /* frames for MACs in `macs` go straight to their port */
+    kPortFewFloods = 1 << 3,  /* broadcasts and multicasts beyond kFloodsASecond are dropped */
 };
+
+enum { kFloodsASecond = 1000 };
 
 /* Why a frame was dropped; names in port_program.cpp. */
 enum PortDrop {
@@ -20,6 +23,7 @@ enum PortDrop {
     kDropVlan,       /* VLAN tag */
     kDropControl,    /* to the group of bridges' own protocols: spanning tree, LLDP, ... */
     kDropMalformed,  /* cut off, or more headers than are looked at */
+    kDropFlood,      /* too many broadcasts and multicasts */
     kPortDrops
 };
 

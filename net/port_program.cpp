@@ -76,6 +76,7 @@ PortEntry entryOf(const PortRules& rules) {
     PortEntry entry{};
     entry.segment = static_cast<uint32_t>(rules.segment);
     if (rules.fastPath) entry.flags |= kPortFast;
+    if (rules.fewFloods) entry.flags |= kPortFewFloods;
     if (!rules.sender) return entry;
     entry.flags |= kPortChecked;
     if (rules.sender->anyAddress) entry.flags |= kPortAnyAddress;
@@ -137,6 +138,8 @@ std::string_view dropName(PortDrop reason) {
             return "control";
         case kDropMalformed:
             return "malformed";
+        case kDropFlood:
+            return "flood";
         case kPortDrops:
             break;
     }
@@ -157,6 +160,7 @@ PortProgram::PortProgram(const NetNs& ns, bpf_object* object)
       program_(bpf_program__fd(bpf_object__find_program_by_name(object, "ingress"))),
       portsMap_(bpf_object__find_map_fd_by_name(object, "ports")),
       dropsMap_(bpf_object__find_map_fd_by_name(object, kDropsMap)),
+      floodedMap_(bpf_object__find_map_fd_by_name(object, "flooded")),
       ownersMap_(bpf_object__find_map_fd_by_name(object, "owners")),
       macsMap_(bpf_object__find_map_fd_by_name(object, "macs")),
       linksMap_(bpf_object__find_map_fd_by_name(object, "links")) {}
@@ -262,6 +266,7 @@ void PortProgram::forget(LinkIndex link) {
     }
     bpf_map_delete_elem(portsMap_, &link);
     bpf_map_delete_elem(dropsMap_, &link);
+    bpf_map_delete_elem(floodedMap_, &link);
     ports_.erase(known);
 }
 
@@ -277,8 +282,8 @@ Result<void> PortProgram::restore(LinkIndex link) {
 
 Result<void> PortProgram::reserve(LinkIndex segment, const IpAddress& address, std::optional<LinkIndex> owner) {
     const SegmentAddress key = keyOf(segment, address);
-    const int error = owner ? bpf_map_update_elem(ownersMap_, &key, &*owner, BPF_ANY)
-                            : bpf_map_delete_elem(ownersMap_, &key);
+    const int error =
+        owner ? bpf_map_update_elem(ownersMap_, &key, &*owner, BPF_ANY) : bpf_map_delete_elem(ownersMap_, &key);
     if (error == 0 || (!owner && error == -ENOENT)) return {};
     return failed(error, "reserve " + address.str());
 }
@@ -339,7 +344,8 @@ Result<void> PortProgram::setMacs(LinkIndex segment, const Macs& macs) {
 DropCounts PortProgram::read(LinkIndex link) const {
     DropCounts all{};
     PortDropCounts counts{};
-    if (bpf_map_lookup_elem(dropsMap_, &link, &counts) == 0) std::copy(std::begin(counts.by), std::end(counts.by), all.begin());
+    if (bpf_map_lookup_elem(dropsMap_, &link, &counts) == 0)
+        std::copy(std::begin(counts.by), std::end(counts.by), all.begin());
     return all;
 }
 

@@ -1,11 +1,12 @@
 // PortProgram: what happens to frames that come in by the ports of networks' bridges, before the bridge has them.
 //
 // One BPF program at the ports' ingress (tc's clsact), one for all networks. At a container's port it drops what does
-// not come from that container: another's MAC or address, also inside ARP and neighbour discovery, router advertisements
-// and VLAN tags. What it drops it counts. Where the fast path is on it then hands frames for known MACs straight to the
-// port where that MAC is; frames on this way meet no rules of the host: where br_netfilter is on, as the engine turns it
-// on, they are most of what a frame between containers costs. What is not in its table takes the bridge, as do
-// broadcasts, ARP, neighbour discovery, and frames for a link that is gone. So the table need not be complete.
+// not come from that container: another's MAC or address, also inside ARP and neighbour discovery, router
+// advertisements and VLAN tags. What it drops it counts. Where the fast path is on it then hands frames for known MACs
+// straight to the port where that MAC is; frames on this way meet no rules of the host: where br_netfilter is on, as
+// the engine turns it on, they are most of what a frame between containers costs. What is not in its table takes the
+// bridge, as do broadcasts, ARP, neighbour discovery, and frames for a link that is gone. So the table need not be
+// complete.
 //
 // What is attached works on without its maker, until the link goes or another PortProgram takes its place there, which
 // happens between two frames. So: first everything about a port and the MACs of its segment, then setPort.
@@ -45,6 +46,7 @@ struct PortRules {
     LinkIndex segment = 0;                  // the bridge
     std::optional<PortSender> sender = {};  // none: not checked
     bool fastPath = false;
+    bool fewFloods = false;  // broadcasts and multicasts beyond kFloodsASecond are dropped
 
     bool operator==(const PortRules&) const = default;
 };
@@ -115,6 +117,7 @@ private:
     uint32_t programId_ = 0;
     int portsMap_ = -1;
     int dropsMap_ = -1;
+    int floodedMap_ = -1;
     int ownersMap_ = -1;
     int macsMap_ = -1;
     int linksMap_ = -1;

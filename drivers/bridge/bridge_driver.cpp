@@ -511,6 +511,7 @@ Result<void> BridgeDriver::guardPort(const Network& network, const EndpointRecor
     net::PortRules rules;
     rules.segment = bridge.index;
     rules.fastPath = !network.options.overlay.empty() && network.options.fastPath;
+    rules.fewFloods = !network.options.overlay.empty();
     if (!spoofAllowed(network.options, endpoint)) {
         net::PortSender& sender = rules.sender.emplace();
         sender.mac = *endpoint.mac;

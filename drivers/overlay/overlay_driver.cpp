@@ -703,6 +703,7 @@ Result<void> OverlayDriver::refresh(const NetworkPtr& listed, Tunnel& tunnel) {
     status.name = network.name();
     status.vni = agreement.vni;
     status.conflict = agreement.conflict;
+    status.advice = agreement.advice;
     status.hosts.clear();
     for (const auto& [owner, vtep] : agreement.peers) status.hosts.push_back(vtep);
     tunnel.agreement = std::move(agreement);

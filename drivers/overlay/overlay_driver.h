@@ -52,7 +52,8 @@ struct OverlayStatus {
     size_t remoteEndpoints = 0;
     bool fastPath = false;  // frames between containers pass no bridge and no rules of the host
     uint64_t drift = 0;     // entries that a dump found to differ, since the start
-    std::string conflict;   // not empty: why it is apart from hosts that have the name as well
+    std::string conflict;   // not empty: why it is apart from hosts that have the name as well,
+    std::string advice;     // and what to do
 };
 
 // What this host knows of the way to a container of another, and what its kernel has of it: for weftctl trace.

@@ -92,14 +92,16 @@ OverlayAgreement agree(const std::string& network, const OverlayClaim& own, cons
     OverlayAgreement agreement;
     if (stranger) {
         agreement.conflict = "host " + stranger->claim.vtep.str() +
-                             " has it as well, but is of another cluster that was begun apart, which gives out the "
-                             "same addresses: one of the two must begin anew (docs/ipam.md, Two clusters)";
+                             " has it as well, but is of a cluster that began apart from this one and gives out the "
+                             "same addresses";
+        agreement.advice = "decide which of the two clusters stays: weftctl status says how the other joins it";
     }
     const auto truth = best(claims, ledger, kSubnets);
     if (truth.front().claim.gateways != own.claim.gateways) {
         const OverlayClaim& first = speaker(truth, standingOf(truth, ledger));
         agreement.conflict = hostsOf(truth, first) + " had it before with " + describeSubnets(first.claim) +
                              "; here it has " + describeSubnets(own.claim);
+        agreement.advice = "remove the network on the hosts where it is wrong, and create it again there";
     }
     const auto isApart = [&](const OverlayClaim& claim) {
         return claim.claim.gateways != own.claim.gateways || claim.claim.port != own.claim.port ||
@@ -118,6 +120,7 @@ OverlayAgreement agree(const std::string& network, const OverlayClaim& own, cons
                       [&](const OverlayClaim& claim) { return claim.absent || claim.claim.vni != agreement.vni; });
         if (same.empty() || !standingOf(same, ledger).betterThan(standing)) continue;
         agreement.conflict = "its VNI " + std::to_string(agreement.vni) + " is network \"" + name + "\"'s";
+        agreement.advice = "remove one of the two networks on all hosts, and create it again with another -o weft.vni";
         return agreement;
     }
     for (const OverlayClaim& claim : claims) {

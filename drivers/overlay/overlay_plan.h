@@ -60,7 +60,8 @@ std::optional<OverlayTruth> truthOf(const std::vector<OverlayClaim>& claims, con
 struct OverlayAgreement {
     uint32_t vni = 0;
     std::map<kv::NodeId, IpAddress> peers;  // VTEPs
-    std::string conflict;                   // not empty: why some others are none
+    std::string conflict;                   // not empty: why some others are none,
+    std::string advice;                     // and what to do
 
     bool operator==(const OverlayAgreement&) const = default;
 };

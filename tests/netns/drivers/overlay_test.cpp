@@ -1,6 +1,9 @@
 // Overlay networks between hosts in namespaces behind one switch: real links and packets, the gossip store simulated.
 
+#include <array>
 #include <atomic>
+#include <ctime>
+#include <iostream>
 #include <memory>
 #include <thread>
 
@@ -739,6 +742,51 @@ TEST_P(OverlayTest, OneHostsWordCutsNobodyOffAndAStrangerIsNoPeer) {
     EXPECT_EQ(host(1).overlay->status().at(0).hosts, std::vector{ip(vtep(3))});
     stop(1, a);
     stop(2, b);
+}
+
+// E2. Prints what a change costs.
+TEST_P(OverlayTest, AChangeAmongThousandsOfContainersCostsLittle) {
+    if (GetParam() == IpFamily::V6) GTEST_SKIP() << "once is enough";
+    constexpr uint32_t kContainers = 3000;
+    constexpr uint32_t kChanges = 20;
+    createEverywhere();
+    const auto row = [](uint32_t number) {
+        EndpointRow made;
+        made.stamp = 1;
+        made.mac = MacAddress(
+            std::array<uint8_t, 6>{2, 66, 10, 32, static_cast<uint8_t>(number >> 8), static_cast<uint8_t>(number)});
+        made.v4 = ip("10.32." + std::to_string(1 + number / 250) + "." + std::to_string(2 + number % 250));
+        return encode(made);
+    };
+    const auto put = [&](const std::string& network, uint32_t number) {
+        gossip_.work(2, [&](kv::Node& node) {
+            node.put(endpointKey(network, EndpointId(std::to_string(number))), row(number), [](const auto&) {});
+        });
+    };
+    gossip_.work(2, [&](kv::Node& node) {
+        for (uint32_t i = 0; i < kContainers; ++i) {
+            node.put(endpointKey("backend", EndpointId(std::to_string(i))), row(i), [](const auto&) {});
+        }
+    });
+    gossip_.pass(20s);
+    const auto has = [&](int i, size_t containers) {
+        return host(i).overlay->status().at(0).remoteEndpoints == containers;
+    };
+    ASSERT_TRUE(soon([&] { return has(1, kContainers) && has(2, kContainers); }, 30s));
+    // Of all hosts' drivers and the simulated gossip; and of that alone, for rows of a network that is nowhere.
+    const auto cost = [&](const std::string& network) {
+        const std::clock_t begin = std::clock();
+        for (uint32_t i = 0; i < kChanges; ++i) put(network, kContainers + i);
+        if (network == "backend") {
+            EXPECT_TRUE(soon([&] { return has(1, kContainers + kChanges) && has(2, kContainers + kChanges); }));
+        }
+        return 1000.0 * static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC / kChanges;
+    };
+    const double without = cost("nowhere");
+    const double with = cost("backend");
+    std::cout << "a change: " << with - without << " ms of processor time in " << kHosts << " drivers, and " << without
+              << " ms of gossip\n";
+    EXPECT_LT(with - without, 10) << "it was 40 ms and more with all entries looked at";
 }
 
 // D1: the row of a container is written when there is room again, and the row of one that ended goes.

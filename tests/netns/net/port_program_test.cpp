@@ -1,7 +1,7 @@
 #include "net/port_program.h"
 
-#include <gmock/gmock.h>
 #include <arpa/inet.h>
+#include <gmock/gmock.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <poll.h>
@@ -151,7 +151,6 @@ TEST_F(PortProgramTest, ALinkThatIsNotThereIsAnError) {
     EXPECT_FALSE(program->setMacs(bridge_, {{stations_[0].mac, 4711}}));
 }
 
-
 // --- Senders ---
 
 using Bytes = std::vector<uint8_t>;
@@ -186,8 +185,8 @@ Bytes tagged(uint16_t vlan, const Bytes& frame) {
 }
 
 Bytes arp(uint8_t operation, const Bytes& mac, const std::string& from, uint8_t hardware = 1) {
-    return ethernet(0x0806, join({0, hardware, 8, 0, 6, 4, 0, operation}, mac, address(from), kOther,
-                                 address("10.1.0.2")));
+    return ethernet(0x0806,
+                    join({0, hardware, 8, 0, 6, 4, 0, operation}, mac, address(from), kOther, address("10.1.0.2")));
 }
 
 Bytes udp(uint16_t port) {
@@ -204,8 +203,8 @@ Bytes ipv4(const std::string& from, uint8_t protocol, const Bytes& payload, uint
 
 Bytes ipv6(const std::string& from, uint8_t next, const Bytes& payload, bool tellLength = true) {
     const auto length = static_cast<uint16_t>(tellLength ? payload.size() : 0);
-    return ethernet(0x86dd,
-                    join({0x60, 0, 0, 0}, number(length), Bytes{next, 255}, address(from), address("ff02::1"), payload));
+    return ethernet(
+        0x86dd, join({0x60, 0, 0, 0}, number(length), Bytes{next, 255}, address(from), address("ff02::1"), payload));
 }
 
 Bytes icmp(uint8_t type, const Bytes& body = {}) {
@@ -232,8 +231,9 @@ protected:
         PortProgramTest::SetUp();
         // The bridge shall judge nothing: some of these frames have no checksums.
         EXPECT_EQ(nft("delete table bridge t"), "");
-        runInside(ns_, "sh -c 'echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables; echo 0 > "
-                       "/proc/sys/net/bridge/bridge-nf-call-ip6tables'");
+        runInside(ns_,
+                  "sh -c 'echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables; echo 0 > "
+                  "/proc/sys/net/bridge/bridge-nf-call-ip6tables'");
         program_ = must(PortProgram::load(ns_));
         for (int i = 0; i < 2; ++i) {
             sockets_[i] = must(socketIn(stations_[i].ns, AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
@@ -279,7 +279,8 @@ protected:
         must(program_->setPort(stations_[0].port, {bridge_, std::move(sender), fastPath}));
     }
     [[nodiscard]] PortSender sender() const {
-        return {.mac = stations_[0].mac, .v4 = must(IpAddress::parse("10.1.0.1")), .v6 = must(IpAddress::parse("fd01::1"))};
+        return {
+            .mac = stations_[0].mac, .v4 = must(IpAddress::parse("10.1.0.1")), .v6 = must(IpAddress::parse("fd01::1"))};
     }
     [[nodiscard]] DropCounts counts() const { return program_->drops(stations_[0].port); }
 
@@ -351,15 +352,15 @@ std::vector<Sent> sentFrames() {
         {"solicitation with another's MAC", neighbours(135, "fd01::2", option(1, kOther)), kDropNeighbour},
         {"the same in the second option", neighbours(135, "fd01::2", join(option(14, kOwn), option(1, kOther))),
          kDropNeighbour},
-        {"the same without a length", ipv6("fd01::1", 0, join(extension(58), icmp(135, join(address("fd01::2"),
-                                                                                        option(1, kOther)))), false),
+        {"the same without a length",
+         ipv6("fd01::1", 0, join(extension(58), icmp(135, join(address("fd01::2"), option(1, kOther)))), false),
          kDropNeighbour},
         {"advertisement", neighbours(136, "fd01::1", option(2, kOwn))},
         {"advertisement of link-local", neighbours(136, "fe80::77", option(2, kOwn))},
         {"advertisement of another's", neighbours(136, "fd01::2", option(2, kOwn)), kDropNeighbour},
         {"advertisement with another's MAC", neighbours(136, "fd01::1", option(2, kOther)), kDropNeighbour},
-        {"the same behind a header", ipv6("fd01::1", 60, join(extension(58), icmp(136, join(address("fd01::2"),
-                                                                                            option(2, kOwn))))),
+        {"the same behind a header",
+         ipv6("fd01::1", 60, join(extension(58), icmp(136, join(address("fd01::2"), option(2, kOwn))))),
          kDropNeighbour},
         {"option without a length", neighbours(135, "fd01::2", {14, 0, 0, 0, 0, 0, 0, 0}), kDropMalformed},
         {"more options than are read", neighbours(135, "fd01::2", join(manyOptions, option(1, kOther))),
@@ -453,6 +454,27 @@ TEST_F(PortSenderTest, AnyAddressThatNobodyElseHas) {
     }
     EXPECT_FALSE(arrives(arp(2, kOther, "10.1.0.7"))) << "another's MAC";
     EXPECT_FALSE(arrives(ipv6("fe80::77", 58, icmp(134, Bytes(8))))) << "router advertisement";
+}
+
+TEST_F(PortSenderTest, BroadcastsAreFewAndAllElseIsAsMuchAsIsSent) {
+    must(program_->setPort(stations_[0].port, {bridge_, {}, false, true}));
+    constexpr uint64_t kSent = 20 * kFloodsASecond;
+    const auto begin = std::chrono::steady_clock::now();
+    for (uint32_t i = 0; i < kSent; ++i) send(i % 2 == 0 ? ipv4("10.1.0.1", 17, udp(9)) : ethernet(0x88b5, {}), i);
+    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - begin);
+    const DropCounts dropped = counts();
+    EXPECT_LE(kSent - dropped[kDropFlood], kFloodsASecond * (static_cast<uint64_t>(seconds.count()) + 2));
+    EXPECT_GE(kSent - dropped[kDropFlood], kFloodsASecond);
+    for (uint32_t i = 0; i < 2 * kFloodsASecond; ++i) {
+        send(ethernet(0x88b5, {}, kOwn, kOther), i);
+        send(arp(1, kOwn, "10.1.0.1"), i);
+    }
+    // The station's own kernel sends some multicasts as well.
+    EXPECT_LT(counts()[kDropFlood], dropped[kDropFlood] + 50);
+    setPort({});
+    const DropCounts before = counts();
+    for (uint32_t i = 0; i < 2 * kFloodsASecond; ++i) send(ipv4("10.1.0.1", 17, udp(9)), i);
+    EXPECT_EQ(counts(), before) << "without the limit";
 }
 
 TEST_F(PortSenderTest, RulesChangeBetweenTwoFrames) {

@@ -160,7 +160,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(OverlayAgreement, SaysWhatToDoAboutAnotherCluster) {
     const Words words = Words().claim('a', 5, 4711).claim('x', 4, 4711).members("a").strangers("x");
     EXPECT_THAT(words.of('a').conflict, HasSubstr(vtep('x').str()));
-    EXPECT_THAT(words.of('a').conflict, HasSubstr("docs/ipam.md"));
+    EXPECT_THAT(words.of('a').advice, HasSubstr("weftctl status"));
 }
 
 TEST(OverlayAgreement, ANetworksVniThatABetterOneHasConnectsNobody) {
@@ -223,7 +223,7 @@ protected:
 TEST_F(OverlayForwardingTest, OfAChangeIsThatOfAllRows) {
     Forwarding kept;
     for (int step = 0; step < 3000; ++step) {
-        for (uint32_t some = 1 + random_() % 3; some > 0; --some) change();
+        for (auto some = 1 + random_() % 3; some > 0; --some) change();
         OverlayChanges changes = view_.takeMarked()->at("blue");
         ASSERT_FALSE(changes.all);
         const auto rows = view_.endpointsAround("blue", changes);
