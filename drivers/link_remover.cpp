@@ -1,11 +1,18 @@
 #include "drivers/link_remover.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
 #include "base/log.h"
 
 namespace weft {
+
+namespace {
+
+constexpr std::chrono::microseconds kLongestPause{5000};
+
+}  // namespace
 
 LinkRemover::~LinkRemover() {
     {
@@ -29,11 +36,14 @@ Result<void> LinkRemover::remove(const net::Link& link) {
     }
     queued_.notify_one();
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+    // A link is off the lists after some 0.3 ms; where it takes long, the looks become rare.
+    std::chrono::microseconds pause{30};
     while (listed(link)) {
         if (std::chrono::steady_clock::now() > deadline) {
             return makeError(ErrorCode::Timeout, "link " + link.name + " does not go away");
         }
-        std::this_thread::sleep_for(std::chrono::microseconds(30));
+        std::this_thread::sleep_for(pause);
+        pause = std::min(2 * pause, kLongestPause);
     }
     return {};
 }

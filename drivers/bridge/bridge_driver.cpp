@@ -185,7 +185,7 @@ Result<void> BridgeDriver::makeNetwork(NetworkRecord asked) {
 
     Rollback undo;
     ipam::PoolBook& pools = poolsOf(*draft);
-    undo.push([&] { static_cast<void>(pools.detachPools(request.networkId)); });
+    undo.push([&] { return pools.detachPools(request.networkId); });
     for (const IpamData& subnet : network.subnets) {
         std::vector<IpAddress> reserved{gatewayAddress(subnet).address()};
         for (const auto& [name, address] : subnet.auxAddresses) reserved.push_back(address.address());
@@ -196,7 +196,7 @@ Result<void> BridgeDriver::makeNetwork(NetworkRecord asked) {
     PendingWrite written = context_.records.put(*draft);
     undo.push([&] { static_cast<void>(context_.records.erase(request.networkId)); });
 
-    undo.push([&] { static_cast<void>(removeBridge(*network.record)); });
+    undo.push([&] { return removeBridge(*network.record); });
     Sweep sweep(false);
     ensureBridge(network, sweep);
     ensureForwarding(network, sweep);
@@ -204,7 +204,7 @@ Result<void> BridgeDriver::makeNetwork(NetworkRecord asked) {
     WEFT_TRY(ensureSynced());
     {
         const auto rules = lockRules();
-        undo.push([&] { static_cast<void>(context_.firewall.removeNetwork(request.networkId)); });
+        undo.push([&] { return context_.firewall.removeNetwork(request.networkId); });
         WEFT_TRY(context_.firewall.setNetwork(rulesOf(network)));
     }
     WEFT_TRY(written.wait());
@@ -583,7 +583,7 @@ Result<CreateEndpointReply> BridgeDriver::createEndpoint(const CreateEndpointReq
     undo.push([&] { unbindLeases(pools, record); });
     PendingWrite written = context_.records.put(record);
     undo.push([&] { static_cast<void>(context_.records.erase(record.networkId, record.endpointId)); });
-    undo.push([&] { static_cast<void>(removeLink(record)); });  // it may be half made
+    undo.push([&] { return removeLink(record); });  // it may be half made
     WEFT_TRY(addLink(network, record));
     WEFT_TRY(written.wait());
     undo.commit();

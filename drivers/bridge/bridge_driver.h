@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/deadline.h"
 #include "drivers/ages.h"
 #include "drivers/bridge/bridge_options.h"
 #include "drivers/context.h"
@@ -159,7 +160,8 @@ private:
     Result<void> ensureSynced();
 
     // Reconciliation
-    void sweepNetwork(const NetworkPtr& record, const Links& links, bool givenBack, Sweep& sweep);
+    void sweepNetwork(const NetworkPtr& record, const Links& links, bool givenBack, const Deadline& patience,
+                      Sweep& sweep);
     void sweepEndpoint(const Network& network, const EndpointRecord& record, const Ports& ports, const Links& links,
                        Sweep& sweep);
     void sweepGuard(const Network& network, const EndpointRecord& record, const Ports& ports, const net::Link& link,
@@ -187,7 +189,7 @@ private:
     std::map<std::pair<NetworkId, IpAddress>, MacAddress> staleMacs_;
 
     std::mutex sweeping_;
-    bool started_ = false;                             // the first sweep is done
+    bool started_ = false;  // the first sweep is done
     Ages ages_;
     std::map<std::string, Clock::Monotonic> orphans_;  // link name: first seen
 };

@@ -34,7 +34,7 @@ struct BridgeOptions {
     std::optional<IpAddress> hostV4;  // source of masqueraded traffic
     std::optional<IpAddress> hostV6;
     std::string interfacePrefix = "eth";
-    uint32_t mtu = 0;          // 0: the default route's
+    uint32_t mtu = 0;           // 0: the default route's
     bool spoofAllowed = false;  // containers may send with any MAC and address, router advertisements and VLAN tags
     // Overlay mode only.
     std::string overlay;    // the network's name on all hosts

@@ -111,7 +111,7 @@ Result<void> BridgeDriver::publish(const Network& network, const EndpointRecord&
     PendingWrite written = context_.records.put(record);
     undo.push([&] { static_cast<void>(context_.records.put(endpoint)); });
     if (!record.published.empty()) {
-        undo.push([&] { static_cast<void>(context_.firewall.removeEndpoint(endpoint.endpointId)); });
+        undo.push([&] { return context_.firewall.removeEndpoint(endpoint.endpointId); });
         WEFT_TRY(context_.firewall.setEndpoint(rulesOf(record)));
     }
     flushUnmapped(record);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/deadline.h"
 #include "drivers/bridge/bridge_driver.h"
 #include "drivers/leases.h"
 #include "drivers/names.h"
@@ -14,6 +15,8 @@ namespace {
 
 // A network that is busy now is looked at in the next sweep.
 constexpr std::chrono::milliseconds kSweepPatience{1000};
+// Of one sweep with all busy networks together: the watchdog waits for it.
+constexpr std::chrono::milliseconds kPatienceOfAll{8000};
 
 // For those who change rules now; whoever comes later waits as long.
 constexpr std::chrono::milliseconds kRulesPatience{4000};
@@ -70,6 +73,7 @@ Result<void> BridgeDriver::ensureSynced() {
 Result<std::vector<Repair>> BridgeDriver::reconcile(bool dryRun) {
     const std::lock_guard sweeping(sweeping_);
     Sweep sweep(dryRun);
+    const Deadline patience(kPatienceOfAll);
     ages_.look(context_.clock);
 
     WEFT_ASSIGN(auto listed, context_.netlink.listLinks());
@@ -87,7 +91,7 @@ Result<std::vector<Repair>> BridgeDriver::reconcile(bool dryRun) {
     std::set<NetworkId> over = givenBack(context_.ipam);
     if (overlayPools_ != nullptr) over.merge(givenBack(*overlayPools_));
     for (const NetworkPtr& record : myNetworks()) {
-        sweepNetwork(record, links, over.contains(record->request.networkId), sweep);
+        sweepNetwork(record, links, over.contains(record->request.networkId), patience, sweep);
     }
 
     auto rules = reconcileFirewall(dryRun);
@@ -101,9 +105,10 @@ Result<std::vector<Repair>> BridgeDriver::reconcile(bool dryRun) {
     return sweep.take();
 }
 
-void BridgeDriver::sweepNetwork(const NetworkPtr& listed, const Links& links, bool givenBack, Sweep& sweep) {
+void BridgeDriver::sweepNetwork(const NetworkPtr& listed, const Links& links, bool givenBack, const Deadline& patience,
+                                Sweep& sweep) {
     const NetworkId id = listed->request.networkId;
-    const auto lock = context_.records.lock(id, kSweepPatience);
+    const auto lock = context_.records.lock(id, std::min(kSweepPatience, patience.left()));
     const NetworkPtr record = context_.records.network(id);
     if (!lock || !record) return;
     auto network = read(record);

@@ -22,6 +22,8 @@ namespace weft {
 namespace {
 
 constexpr std::chrono::milliseconds kSweepPatience{1000};
+// Of one sweep with all busy networks together: the watchdog waits for it.
+constexpr std::chrono::milliseconds kPatienceOfAll{8000};
 // The first PID namespace's inode, PROC_PID_INIT_INO in the kernel.
 constexpr uint64_t kInitialPidNamespace = 0xEFFFFFFC;
 
@@ -131,7 +133,7 @@ Result<void> HostDriver::createNetwork(const CreateNetworkRequest& request) {
     WEFT_TRY(checkSubnets(request, options, *parent, own));
 
     Rollback undo;
-    undo.push([&] { static_cast<void>(context_.ipam.detachPools(request.networkId)); });
+    undo.push([&] { return context_.ipam.detachPools(request.networkId); });
     for (const auto* family : {&request.ipv4, &request.ipv6}) {
         for (const IpamData& subnet : *family) {
             std::vector<IpAddress> reserved;
@@ -352,7 +354,7 @@ Result<CreateEndpointReply> HostDriver::createEndpoint(const CreateEndpointReque
         spec.mac = record.mac;
         spec.mtu = options.mtu;
         WEFT_ASSIGN(const net::Link link, context_.netlink.createMacvlan(spec));
-        undo.push([&] { static_cast<void>(context_.netlink.deleteLink(link.index)); });
+        undo.push([&] { return context_.netlink.deleteLink(link.index); });
         WEFT_TRY(written.wait());
         undo.commit();
     }
@@ -475,11 +477,12 @@ Result<void> HostDriver::deleteEndpoint(const NetworkId& networkId, const Endpoi
 Result<std::vector<Repair>> HostDriver::reconcile(bool dryRun) {
     const std::lock_guard sweeping(sweeping_);
     Sweep sweep(dryRun);
+    const Deadline patience(kPatienceOfAll);
     ages_.look(context_.clock);
     const std::set<NetworkId> over = givenBack(context_.ipam);
     for (const NetworkPtr& network : context_.records.networks(kMode)) {
         const NetworkId id = network->request.networkId;
-        const auto lock = context_.records.lock(id, kSweepPatience);
+        const auto lock = context_.records.lock(id, std::min(kSweepPatience, patience.left()));
         if (!lock || !context_.records.network(id)) continue;
         if (!started_) {
             if (auto restored = restoreLeases(context_.ipam, context_.records, id); !restored) {

@@ -1,10 +1,12 @@
 #include "drivers/none/none_driver.h"
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <system_error>
 #include <utility>
 
+#include "base/deadline.h"
 #include "drivers/options.h"
 #include "drivers/sweep.h"
 
@@ -17,6 +19,8 @@ constexpr std::chrono::seconds kUnfinishedGrace{60};
 constexpr std::chrono::seconds kSandboxGrace{300};
 // A network that is busy now is looked at in the next sweep.
 constexpr std::chrono::milliseconds kSweepPatience{1000};
+// Of one sweep with all busy networks together: the watchdog waits for it.
+constexpr std::chrono::milliseconds kPatienceOfAll{8000};
 
 Error noPorts() {
     return makeError(ErrorCode::Unsupported,
@@ -140,10 +144,11 @@ std::string NoneDriver::whyOver(const EndpointRecord& endpoint) const {
 Result<std::vector<Repair>> NoneDriver::reconcile(bool dryRun) {
     const std::lock_guard sweeping(sweeping_);
     Sweep sweep(dryRun);
+    const Deadline patience(kPatienceOfAll);
     ages_.look(clock_);
     for (const NetworkPtr& network : records_.networks(kMode)) {
         const NetworkId id = network->request.networkId;
-        const auto lock = records_.lock(id, kSweepPatience);
+        const auto lock = records_.lock(id, std::min(kSweepPatience, patience.left()));
         if (!lock) continue;
         for (const EndpointPtr& endpoint : records_.endpoints(id)) {
             const std::string why = whyOver(*endpoint);
