@@ -89,21 +89,22 @@ std::string showStatus(const Json& json, const Names& /*names*/, bool colour) {
 }
 
 std::string showNetworks(const Json& json, const Names& names, bool colour) {
-    Table table({"NETWORK", "DRIVER", "LINK", "SUBNETS", ">MTU", ">ENDPOINTS", "INTERNAL"});
+    Table table({"NETWORK", "DRIVER", "LINK", "SUBNETS", ">MTU", ">ENDPOINTS", "INTERNAL", "SPOOF"});
     for (const Json& network : json.at("networks")) {
         table.add({named(names.networks, text(network, "id")), text(network, "driver"), text(network, "link"),
                    joined(network.at("subnets")), network.at("mtu") == 0 ? "" : text(network, "mtu"),
-                   text(network, "endpoints"), std::string(network.at("internal").get<bool>() ? "yes" : "no")});
+                   text(network, "endpoints"), std::string(network.at("internal").get<bool>() ? "yes" : "no"),
+                   text(network, "spoof")});
     }
     return rendered(table, "no networks; make one with: docker network create -d weft-bridge NAME", colour);
 }
 
 std::string showEndpoints(const Json& json, const Names& names, bool colour) {
-    Table table({"CONTAINER", "NETWORK", "ADDRESS", "ADDRESS V6", "MAC", "LINK", ">PORTS"});
+    Table table({"CONTAINER", "NETWORK", "ADDRESS", "ADDRESS V6", "MAC", "LINK", ">PORTS", ">DROPPED"});
     for (const Json& endpoint : json.at("endpoints")) {
         table.add({named(names.containers, text(endpoint, "id")), named(names.networks, text(endpoint, "network")),
                    text(endpoint, "address"), text(endpoint, "addressV6"), text(endpoint, "mac"),
-                   text(endpoint, "link"), fmt::format("{}", endpoint.at("ports").size())});
+                   text(endpoint, "link"), fmt::format("{}", endpoint.at("ports").size()), text(endpoint, "dropped")});
     }
     return rendered(table, "no endpoints", colour);
 }

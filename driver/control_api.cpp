@@ -197,6 +197,7 @@ struct ControlApi::Routes {
                                 {"subnets", std::move(subnets)},
                                 {"mtu", network.mtu},
                                 {"internal", network.internal},
+                                {"spoof", network.spoof ? Json(*network.spoof ? "allow" : "deny") : Json()},
                                 {"endpoints", endpoints[network.id]}});
             }
         }
@@ -214,6 +215,7 @@ struct ControlApi::Routes {
             for (const EndpointInfo& endpoint : mode.inspectable->endpoints()) {
                 Json ports = Json::array();
                 for (const auto& port : endpoint.ports) ports.push_back(portJson(port));
+                const net::DropCounts drops = sources.drops(endpoint.link);
                 list.push_back({{"id", endpoint.id.str()},
                                 {"network", endpoint.networkId.str()},
                                 {"driver", mode.name},
@@ -222,7 +224,9 @@ struct ControlApi::Routes {
                                 {"addressV6", optionalText(endpoint.addressV6)},
                                 {"mac", optionalText(endpoint.mac)},
                                 {"sandbox", endpoint.sandboxKey},
-                                {"ports", std::move(ports)}});
+                                {"ports", std::move(ports)},
+                                {"dropped", net::sum(drops)},
+                                {"droppedAs", net::describe(drops)}});
             }
         }
         return list;
@@ -659,6 +663,17 @@ ControlApi::ControlApi(ControlSources sources)
             return samples;
         };
     };
+    metrics.gaugesFrom("weft_port_drops",
+                       "Frames that containers sent as somebody else, dropped since weftd's start, by what was forged.",
+                       [this] {
+                           std::vector<Metrics::Sample> samples;
+                           const net::DropCounts drops = sources_.allDrops();
+                           for (size_t i = 0; i < drops.size(); ++i) {
+                               samples.push_back({{{"reason", std::string(net::dropName(static_cast<PortDrop>(i)))}},
+                                                  static_cast<double>(drops[i])});
+                           }
+                           return samples;
+                       });
     metrics.gaugesFrom("weft_tunnels", "Other hosts by what probes found of the way to them.", [this] {
         std::map<TunnelState, size_t> counts;
         for (const TunnelState state : kTunnelStates) counts[state] = 0;

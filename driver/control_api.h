@@ -35,6 +35,7 @@
 #include "ipam/local_ipam.h"
 #include "kv/service.h"
 #include "net/netlink.h"
+#include "net/port_program.h"
 
 namespace weft::driver {
 
@@ -68,6 +69,8 @@ struct ControlSources {
     std::function<Result<std::vector<Repair>>(bool dryRun)> reconcile;
     std::function<std::vector<PastRepair>()> lastRepairs;  // the latest first
     std::function<Result<std::map<std::string, net::LinkTraffic>>()> traffic;
+    std::function<net::DropCounts(const std::string& link)> drops;  // of frames that the container may not send
+    std::function<net::DropCounts()> allDrops;                      // since the start
     std::function<NamesById()> names;
     std::function<std::vector<Check>()> doctor;
     std::function<Result<std::vector<Check>>(TraceQuestion)> trace;

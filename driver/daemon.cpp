@@ -203,6 +203,8 @@ private:
     bool repairRules();
     void count(const std::vector<Repair>& repairs);
     std::vector<Check> doctor();
+    std::vector<ForgingPort> forgingPorts();
+    [[nodiscard]] net::DropCounts dropsOf(const std::string& link) const;
     Result<std::vector<Check>> trace(TraceQuestion question);
     [[nodiscard]] bool isWanted(const std::set<std::string>& links) const;
     void reload();
@@ -472,6 +474,8 @@ Result<void> Daemon::startServing() {
         return std::vector<PastRepair>(pastRepairs_.begin(), pastRepairs_.end());
     };
     sources.traffic = [this] { return netlink_->linkTraffic(); };
+    sources.drops = [this](const std::string& link) { return dropsOf(link); };
+    sources.allDrops = [this] { return portProgram_ ? portProgram_->allDrops() : net::DropCounts{}; };
     sources.names = [this] { return dockerNames_.get(); };
     sources.doctor = [this] { return doctor(); };
     sources.trace = [this](TraceQuestion question) { return trace(std::move(question)); };
@@ -581,6 +585,25 @@ bool Daemon::repairRules() {
     return repairs.has_value();
 }
 
+std::vector<ForgingPort> Daemon::forgingPorts() {
+    std::vector<ForgingPort> ports;
+    for (const Mode& mode : modes_) {
+        if (mode.inspectable == nullptr) continue;
+        for (const EndpointInfo& endpoint : mode.inspectable->endpoints()) {
+            ForgingPort port{endpoint.id, endpoint.networkId, dropsOf(endpoint.link)};
+            port.drops[kDropFlood] = 0;  // its own, only too many
+            ports.push_back(std::move(port));
+        }
+    }
+    return ports;
+}
+
+net::DropCounts Daemon::dropsOf(const std::string& link) const {
+    if (portProgram_ == nullptr || link.empty()) return {};
+    const auto index = netlink_->linkIndex(link);
+    return index ? portProgram_->drops(*index) : net::DropCounts{};
+}
+
 std::vector<Check> Daemon::doctor() {
     std::vector<NetworkInfo> networks;
     for (const Mode& mode : modes_) {
@@ -624,6 +647,7 @@ std::vector<Check> Daemon::doctor() {
     for (const std::string& warning : overlay_->warnings()) {
         checks.push_back({"rows", Health::Bad, warning, "make room on the disk of " + config_.stateDir});
     }
+    for (Check& check : senderChecks(forgingPorts(), portProgramTrouble_)) checks.push_back(std::move(check));
     const std::string nic = linkWith(*netlink_, gossip_->advertised().ip);
     for (Check& check : tunnelChecks(overlay_->tunnels(), nic, config_.vxlanPort)) checks.push_back(std::move(check));
     for (Check& check : examineHost(*netlink_, networks)) checks.push_back(std::move(check));
@@ -636,7 +660,7 @@ Result<std::vector<Check>> Daemon::trace(TraceQuestion question) {
         const auto found = names_->names().find(network, name);
         return found.empty() ? std::nullopt : found.front().v4 ? found.front().v4 : found.front().v6;
     };
-    const TraceSources sources{modes_, *netlink_, *bridge_, *overlay_, *gossip_, resolve};
+    const TraceSources sources{modes_, *netlink_, *bridge_, *overlay_, *gossip_, resolve, portProgram_.get()};
     WEFT_ASSIGN(const TraceFacts facts, readTrace(sources, std::move(question)));
     return composeTrace(facts);
 }

@@ -198,6 +198,37 @@ std::vector<std::string> tunnelWarnings(const TunnelReport& report) {
     return warnings;
 }
 
+std::vector<Check> senderChecks(std::vector<ForgingPort> ports, const std::string& trouble) {
+    constexpr const char* kName = "senders";
+    constexpr size_t kShown = 10;
+    if (!trouble.empty()) {
+        return {{kName, Health::Warning,
+                 "not checked: a container with NET_RAW (Docker's default) can send as any other one: " + trouble,
+                 "a kernel with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF, without lockdown=confidentiality; or docker "
+                 "run --cap-drop NET_RAW"}};
+    }
+    std::erase_if(ports, [](const ForgingPort& port) { return net::sum(port.drops) == 0; });
+    if (ports.empty()) return {{kName, Health::Good, "checked at every container's port, none sent as another", ""}};
+    std::sort(ports.begin(), ports.end(),
+              [](const ForgingPort& a, const ForgingPort& b) { return net::sum(a.drops) > net::sum(b.drops); });
+    std::vector<Check> checks;
+    for (const ForgingPort& port : ports) {
+        if (checks.size() == kShown) {
+            checks.push_back({kName, Health::Warning, fmt::format("and {} endpoints more", ports.size() - kShown),
+                              "weftctl endpoints"});
+            break;
+        }
+        checks.push_back(
+            {kName, Health::Warning,
+             fmt::format("endpoint {} of network {} sent {} frames as somebody else, which were dropped ({})",
+                         port.endpoint.brief(), port.network.brief(), net::sum(port.drops), net::describe(port.drops)),
+             fmt::format("if it is a router, or has addresses of its own (VRRP, VPN, kind, macvlan): docker network "
+                         "connect --driver-opt {0}=allow NETWORK CONTAINER, or docker network create -o {0}=allow",
+                         kSpoofOption)});
+    }
+    return checks;
+}
+
 std::string linkWith(net::Netlink& netlink, const IpAddress& address) {
     if (const auto addresses = netlink.listAddresses()) {
         for (const net::Address& own : *addresses) {

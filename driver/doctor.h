@@ -7,6 +7,7 @@
 #include "drivers/inspect.h"
 #include "drivers/overlay/tunnel_probe.h"
 #include "net/netlink.h"
+#include "net/port_program.h"
 
 namespace weft::driver {
 
@@ -22,6 +23,15 @@ struct Check {
 // Looks at the calling thread's namespace, which must be `netlink`'s, and changes nothing there; what kinds of links
 // the kernel has is tried in a throwaway namespace. `networks` are weft's own. Takes some ten milliseconds.
 std::vector<Check> examineHost(net::Netlink& netlink, const std::vector<NetworkInfo>& networks);
+
+// A container that sent what is not its own.
+struct ForgingPort {
+    EndpointId endpoint;
+    NetworkId network;
+    net::DropCounts drops{};
+};
+// Whether containers' senders are checked, and who was caught; `trouble`: why the kernel cannot, or empty. Pure.
+std::vector<Check> senderChecks(std::vector<ForgingPort> ports, const std::string& trouble);
 
 // What the probes of the ways to other hosts found. `nic` is the link that they leave by, `port` VXLAN's. Pure.
 std::vector<Check> tunnelChecks(const TunnelReport& report, const std::string& nic, uint16_t port);

@@ -93,7 +93,32 @@ private:
             const bool bridgeDown = !facts_.bridge->up;
             return stop("bridge", (bridgeDown ? name : facts_.endpoint.link) + " is down", "weftctl reconcile");
         }
-        return pass("bridge", fmt::format("enters {} by {}", name, facts_.endpoint.link));
+        return isItself() && pass("bridge", fmt::format("enters {} by {}", name, facts_.endpoint.link));
+    }
+
+    // What is not the container's own is dropped at its port.
+    bool isItself() {
+        const std::string fix = fmt::format(
+            "docker network connect --driver-opt {0}=allow NETWORK {1}, or docker network create -o {0}=allow",
+            kSpoofOption, container());
+        if (facts_.sender && !facts_.sender->anyAddress && !isOwn(facts_.route->source)) {
+            return stop("sender",
+                        fmt::format("{} is not an address that {} was given: dropped at {}", facts_.route->source.str(),
+                                    container(), facts_.endpoint.link),
+                        fix);
+        }
+        const uint64_t drops = net::sum(facts_.drops);
+        if (drops == 0) return true;
+        return doubt("sender",
+                     fmt::format("{} frames were dropped at {} because they were not its own ({})", drops,
+                                 facts_.endpoint.link, net::describe(facts_.drops)),
+                     fix);
+    }
+
+    [[nodiscard]] bool isOwn(const IpAddress& source) const {
+        if (source == facts_.sender->v4 || source == facts_.sender->v6) return true;
+        const auto linkLocal = source.isV4() ? IpPrefix::parse("169.254.0.0/16") : IpPrefix::parse("fe80::/10");
+        return linkLocal->contains(source);
     }
 
     bool arrives() {

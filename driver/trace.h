@@ -14,6 +14,7 @@
 #include "firewall/packet_walk.h"
 #include "kv/member.h"
 #include "net/netlink.h"
+#include "net/port_program.h"
 
 namespace weft::driver {
 
@@ -63,8 +64,10 @@ struct TraceFacts {
     // Its network on this host.
     std::optional<net::Link> port;  // the host's end
     std::optional<net::Link> bridge;
-    bool fastPath = false;         // to a container that is known past bridge and rules
-    bool framesMeetRules = false;  // br_netfilter
+    std::optional<net::PortSender> sender;  // as what it may send; none: as anybody
+    net::DropCounts drops{};                // what it sent otherwise
+    bool fastPath = false;                  // to a container that is known past bridge and rules
+    bool framesMeetRules = false;           // br_netfilter
 
     // Who has the destination, for Neighbour and OtherNetwork; or the published port's container, for Host.
     std::optional<EndpointInfo> target;

@@ -46,6 +46,12 @@ public:
         WEFT_TRY(findNetwork());
         facts_.port = given(netlink_.getLink(facts_.endpoint.link));
         facts_.bridge = given(netlink_.getLink(facts_.network.bridge));
+        if (sources_.portProgram != nullptr && facts_.port) {
+            const auto rules = sources_.portProgram->rules(facts_.port->index);
+            if (rules) facts_.sender = rules->sender;
+            facts_.drops = sources_.portProgram->drops(facts_.port->index);
+            facts_.drops[kDropFlood] = 0;  // its own, only too many
+        }
         facts_.framesMeetRules = net::bridgeCallsIptables(facts_.destination.family());
         for (const OverlayStatus& network : sources_.overlay.status()) {
             if (network.id == facts_.network.id) facts_.fastPath = network.fastPath;

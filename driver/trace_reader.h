@@ -20,6 +20,7 @@ struct TraceSources {
     kv::Service& gossip;
     // The address of a container by its name on an overlay network; none: no such name.
     std::function<std::optional<IpAddress>(const std::string& network, const std::string& name)> resolve;
+    const net::PortProgram* portProgram;  // null: none
 };
 
 // In a thread of the host's namespace. Changes nothing. InvalidArgument for a question that names no endpoint or

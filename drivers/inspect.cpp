@@ -13,6 +13,10 @@ std::vector<NetworkInfo> networkInfos(const RecordStore& records, std::string_vi
         }
         info.mtu = record->mtu;
         info.internal = record->request.internal;
+        if (mode == "bridge" || mode == "overlay") {
+            const auto option = record->request.options.find(kSpoofOption);
+            info.spoof = option != record->request.options.end() && option->second == "allow";
+        }
         info.created = record->created;
         info.endpoints = records.endpointCount(info.id);
         infos.push_back(std::move(info));

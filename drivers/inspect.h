@@ -20,6 +20,7 @@ struct NetworkInfo {
     std::vector<IpPrefix> subnets;  // network form, both families
     uint32_t mtu = 0;               // 0: not applicable
     bool internal = false;
+    std::optional<bool> spoof = {};  // containers may send as others; none: the mode does not check
     Clock::Wall created{};
     size_t endpoints = 0;
 };

@@ -75,6 +75,9 @@ struct PortOptions {
     bool operator==(const PortOptions&) const = default;
 };
 
+// Of networks whose ports are checked and, first of the two, of their endpoints: "allow" or "deny".
+inline constexpr const char* kSpoofOption = "weft.spoof";
+
 struct CreateEndpointRequest {
     NetworkId networkId;
     EndpointId endpointId;

@@ -29,8 +29,7 @@ Message fdbMessage(int type, int flags, const FdbEntry& entry) {
     // NUD_PERMANENT in a bridge's table would mean "the bridge itself has this MAC"; NUD_NOARP is a static entry.
     const uint16_t state = entry.bridgePort ? NUD_NOARP : NUD_PERMANENT;
     Message message(type, flags, kEntrySize);
-    message.header(entryHeader(AF_BRIDGE, entry.link, state, flagsOf(entry)))
-        .put(NDA_LLADDR, entry.mac);
+    message.header(entryHeader(AF_BRIDGE, entry.link, state, flagsOf(entry))).put(NDA_LLADDR, entry.mac);
     if (entry.remote) message.put(NDA_DST, *entry.remote);
     return message;
 }

@@ -14,24 +14,24 @@ enum { kFloodsASecond = 1000 };
 
 /* Why a frame was dropped; names in port_program.cpp. */
 enum PortDrop {
-    kDropMac,        /* another's MAC as sender */
-    kDropIpv4,       /* another's IPv4 address as source */
-    kDropIpv6,       /* another's IPv6 address as source */
-    kDropArp,        /* another's MAC or address as sender in ARP */
-    kDropNeighbour,  /* another's MAC or address in neighbour discovery */
-    kDropRouter,     /* router advertisement or redirect */
-    kDropVlan,       /* VLAN tag */
-    kDropControl,    /* to the group of bridges' own protocols: spanning tree, LLDP, ... */
-    kDropMalformed,  /* cut off, or more headers than are looked at */
-    kDropFlood,      /* too many broadcasts and multicasts */
+    kDropMac,       /* another's MAC as sender */
+    kDropIpv4,      /* another's IPv4 address as source */
+    kDropIpv6,      /* another's IPv6 address as source */
+    kDropArp,       /* another's MAC or address as sender in ARP */
+    kDropNeighbour, /* another's MAC or address in neighbour discovery */
+    kDropRouter,    /* router advertisement or redirect */
+    kDropVlan,      /* VLAN tag */
+    kDropControl,   /* to the group of bridges' own protocols: spanning tree, LLDP, ... */
+    kDropMalformed, /* cut off, or more headers than are looked at */
+    kDropFlood,     /* too many broadcasts and multicasts */
     kPortDrops
 };
 
 struct PortEntry {
     __u32 flags;
-    __u32 segment;  /* link index of its bridge */
-    __u32 v4;       /* network order; 0: none */
-    __u32 v6[4];    /* all 0: none */
+    __u32 segment; /* link index of its bridge */
+    __u32 v4;      /* network order; 0: none */
+    __u32 v6[4];   /* all 0: none */
     __u8 mac[6];
     __u8 padding[2];
 };

@@ -150,6 +150,16 @@ uint64_t sum(const DropCounts& counts) {
     return std::accumulate(counts.begin(), counts.end(), uint64_t{0});
 }
 
+std::string describe(const DropCounts& counts) {
+    std::string text;
+    for (size_t i = 0; i < counts.size(); ++i) {
+        if (counts[i] == 0) continue;
+        text += text.empty() ? "" : ", ";
+        text += std::string(dropName(static_cast<PortDrop>(i))) + " " + std::to_string(counts[i]);
+    }
+    return text;
+}
+
 void PortProgram::Close::operator()(bpf_object* object) const {
     bpf_object__close(object);
 }
@@ -347,6 +357,12 @@ DropCounts PortProgram::read(LinkIndex link) const {
     if (bpf_map_lookup_elem(dropsMap_, &link, &counts) == 0)
         std::copy(std::begin(counts.by), std::end(counts.by), all.begin());
     return all;
+}
+
+std::optional<PortRules> PortProgram::rules(LinkIndex link) const {
+    const std::lock_guard lock(mutex_);
+    const auto known = ports_.find(link);
+    return known == ports_.end() ? std::nullopt : std::optional(known->second.rules);
 }
 
 DropCounts PortProgram::drops(LinkIndex link) const {

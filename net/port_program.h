@@ -18,7 +18,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <set>
+#include <string>
 #include <string_view>
 
 #include "base/ip.h"
@@ -56,6 +56,7 @@ using DropCounts = std::array<uint64_t, kPortDrops>;
 // "mac", "arp", ...: a label of the metric.
 std::string_view dropName(PortDrop reason);
 uint64_t sum(const DropCounts& counts);
+std::string describe(const DropCounts& counts);  // "arp 3, mac 1"
 
 // Any thread. Errors are the kernel's.
 class PortProgram {
@@ -91,6 +92,8 @@ public:
     // A segment's part of the table becomes this. What does not fit is left out, and the first of it is told.
     Result<void> setMacs(LinkIndex segment, const Macs& macs);
 
+    // As setPort was told last.
+    [[nodiscard]] std::optional<PortRules> rules(LinkIndex link) const;
     // Of one port, since it was made. Zeros for a link without the program.
     [[nodiscard]] DropCounts drops(LinkIndex link) const;
     // Of all ports there were since load().

@@ -20,9 +20,6 @@ namespace weft {
 inline constexpr const char* kOverlayNameOption = "weft.network";
 inline constexpr const char* kOverlayVniOption = "weft.vni";
 
-// Of a network and, first of the two, of an endpoint: "allow" or "deny".
-inline constexpr const char* kSpoofOption = "weft.spoof";
-
 struct BridgeOptions {
     std::string name;  // of the bridge link; empty: weft names it
     bool icc = true;

@@ -1,6 +1,7 @@
 """What must not get through."""
 
 from harness import check, equal, feature
+from lab import wait_for
 
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 
@@ -128,6 +129,25 @@ def forged_source(t):
     t.outside.run(*forge, net.gateway, web.ip, "81", "forged")
     check("honest" in web.log(), "the datagram that should arrive did not")
     check("forged" not in web.log(), "a forged datagram reached the container")
+
+
+@feature("a container sends as itself; with weft.spoof=allow as others too", plugin=True)
+def spoof(t):
+    net = t.network(options={"weft.spoof": "deny"})
+    victim, thief = t.containers(net, "victim", "thief")
+    router = t.container(f"name={net.name},driver-opt=weft.spoof=allow", "router")
+    forge = (thief.tool, "forge", "eth0", victim.on(net)["MacAddress"])
+    thief.run(*forge, router.ip, victim.ip, "81", "forged")
+    thief.run(*forge, thief.ip, victim.ip, "81", "honest")
+    wait_for(lambda: "honest" in victim.log(), "the honest datagram")
+    check("forged" not in victim.log(), "a forged datagram reached the container")
+
+    # As VRRP does: an address that comes and goes.
+    for container, last, works in ((thief, 201, False), (router, 202, True)):
+        address = net.address(last)
+        container.run(container.busybox, "ip", "address", "add", f"{address}/24", "dev", "eth0")
+        (t.pings if works else t.does_not_ping)(victim, address)
+    check("must be allow or deny" in t.refused_network(options={"weft.spoof": "yes"}), "refusal")
 
 
 @feature("enable_ip_masquerade=false shows the container's own address")

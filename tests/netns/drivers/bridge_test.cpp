@@ -71,6 +71,138 @@ TEST_F(BridgeTest, NetworkIsWhatWasAsked) {
     EXPECT_TRUE(d.ipam->listLeases().empty() || endpointLeases() == 0);
 }
 
+// Who is to send as somebody else: a second address, and another MAC.
+class SpoofTest : public BridgeTest {
+protected:
+    static bool pings(const Container& from, const std::string& to, const std::string& source = {}) {
+        const std::string option = source.empty() ? "" : "-I " + source + " ";
+        return shellInside(from.ns, "ping -c 1 -W 1 " + option + to).find(" 0% packet loss") != std::string::npos;
+    }
+    // Whether the other one answers to an address that only `container` says it has.
+    static bool forges(const Container& container, const std::string& address, const std::string& to) {
+        shellInside(container.ns, "ip addr add " + address + "/32 dev eth0 2> /dev/null");
+        return pings(container, to, address);
+    }
+    net::DropCounts drops(const Container& container) {
+        return d.portProgram->drops(must(d.netlink->linkIndex(hostEndName(container.endpointId))));
+    }
+    CreateEndpointRequest withSpoof(CreateEndpointRequest request, const std::string& value) {
+        request.options["weft.spoof"] = value;
+        return request;
+    }
+    std::string fdb(const MacAddress& mac) { return shellInside(host(), "bridge fdb show | grep " + mac.str()); }
+};
+
+TEST_F(SpoofTest, AContainerSendsAsItselfUnlessTheNetworkOrTheEndpointAllowsMore) {
+    const auto closed = networkRequest(1, "10.20.0.0/24");
+    const auto open = networkRequest(2, "10.21.0.0/24", {}, {{"weft.spoof", "allow"}});
+    createNetwork(closed);
+    createNetwork(open);
+    ASSERT_EQ(d.bridge->networks().size(), 2U);
+    EXPECT_EQ(d.bridge->networks()[0].spoof, false);
+    EXPECT_EQ(d.bridge->networks()[1].spoof, true);
+
+    Container plain = connect(endpointRequest(closed, 1, "10.20.0.2/24"));
+    Container allowed = connect(withSpoof(endpointRequest(closed, 2, "10.20.0.3/24"), "allow"));
+    Container inOpen = connect(endpointRequest(open, 3, "10.21.0.2/24"));
+    Container denied = connect(withSpoof(endpointRequest(open, 4, "10.21.0.3/24"), "deny"));
+    for (const int restarts : {0, 1}) {
+        EXPECT_TRUE(pings(plain, "10.20.0.3"));
+        EXPECT_TRUE(pings(plain, "10.20.0.1"));
+        EXPECT_FALSE(forges(plain, "10.20.0.9", "10.20.0.3"));
+        EXPECT_FALSE(forges(plain, "10.20.0.9", "10.20.0.1")) << "towards the host";
+        EXPECT_FALSE(forges(denied, "10.21.0.9", "10.21.0.2"));
+        EXPECT_TRUE(forges(allowed, "10.20.0.8", "10.20.0.2"));
+        EXPECT_TRUE(forges(inOpen, "10.21.0.8", "10.21.0.3"));
+        EXPECT_GE(net::sum(drops(plain)), 2U * static_cast<unsigned>(restarts + 1)) << "counts outlive weftd";
+        EXPECT_EQ(net::sum(drops(allowed)), 0U);
+        restart();
+    }
+    EXPECT_THAT(reconcile(), IsEmpty());
+
+    const auto refused = d.bridge->createEndpoint(withSpoof(endpointRequest(closed, 5, "10.20.0.4/24"), "yes"));
+    ASSERT_FALSE(refused);
+    EXPECT_THAT(refused.error().message, HasSubstr("must be allow or deny"));
+    EXPECT_EQ(d.bridge->createEndpoint(withSpoof(endpointRequest(closed, 1, "10.20.0.2/24"), "allow")).error().code,
+              ErrorCode::AlreadyExists);
+    for (Container* container : {&plain, &allowed, &inOpen, &denied}) disconnect(*container);
+    must(d.bridge->deleteNetwork(closed.networkId));
+    must(d.bridge->deleteNetwork(open.networkId));
+}
+
+TEST_F(SpoofTest, AMacStaysAtItsPort) {
+    const auto network = networkRequest(1, "10.20.0.0/24");
+    createNetwork(network);
+    Container victim = connect(endpointRequest(network, 1, "10.20.0.2/24"));
+    Container thief = connect(withSpoof(endpointRequest(network, 2, "10.20.0.3/24"), "allow"));
+    const std::string before = fdb(*victim.mac);
+    EXPECT_THAT(before, HasSubstr("dev " + hostEndName(victim.endpointId) + " sticky master"));
+    EXPECT_THAT(before, HasSubstr("sticky"));
+    EXPECT_EQ(shellInside(thief.ns, "ip link set eth0 address " + victim.mac->str()), "");
+    shellInside(thief.ns, "ping -c 1 -W 1 10.20.0.1");
+    EXPECT_EQ(fdb(*victim.mac), before);
+    EXPECT_TRUE(pings(victim, "10.20.0.1"));
+
+    auto gateway = endpointRequest(network, 3, "10.20.0.4/24");
+    gateway.mac = must(d.netlink->getLink(bridgeName(network.networkId))).mac;
+    const auto refused = d.bridge->createEndpoint(gateway);
+    ASSERT_FALSE(refused);
+    EXPECT_THAT(refused.error().message, HasSubstr("is the gateway's"));
+    disconnect(victim);
+    disconnect(thief);
+    must(d.bridge->deleteNetwork(network.networkId));
+}
+
+// What c52709e made has neither program nor entry.
+TEST_F(SpoofTest, ContainersOfAnEarlierWeftdAreCheckedFromAdoptionOn) {
+    const auto network = networkRequest(1, "10.20.0.0/24");
+    createNetwork(network);
+    Container old = connect(endpointRequest(network, 1, "10.20.0.2/24"));
+    const std::string link = hostEndName(old.endpointId);
+    stop();
+    EXPECT_EQ(shellInside(host(), "tc qdisc del dev " + link + " clsact; bridge fdb del " + old.mac->str() + " dev " +
+                                      link + " master"),
+              "");
+    EXPECT_TRUE(forges(old, "10.20.0.9", "10.20.0.1"));
+    start();
+    EXPECT_FALSE(forges(old, "10.20.0.9", "10.20.0.1"));
+    EXPECT_TRUE(pings(old, "10.20.0.1"));
+    EXPECT_THAT(fdb(*old.mac), HasSubstr("sticky"));
+
+    EXPECT_EQ(shellInside(host(), "tc qdisc del dev " + link + " clsact"), "");
+    EXPECT_THAT(reconcile(), ElementsAre("program " + link + ": attached again"));
+    EXPECT_FALSE(forges(old, "10.20.0.9", "10.20.0.1"));
+    EXPECT_THAT(reconcile(), IsEmpty());
+    disconnect(old);
+    must(d.bridge->deleteNetwork(network.networkId));
+}
+
+// DHCP or a router beside weft may have given a container any address, but none that weft gave to another.
+TEST_F(SpoofTest, OnAUsersBridgeAnAddressOfNobodyElse) {
+    EXPECT_EQ(shellInside(host(), "ip link add home0 type bridge; ip link set home0 up"), "");
+    const auto network = networkRequest(1, "10.20.0.0/24", {}, {{"com.docker.network.bridge.name", "home0"}});
+    createNetwork(network);
+    Container one = connect(endpointRequest(network, 1, "10.20.0.2/24"));
+    Container two = connect(endpointRequest(network, 2, "10.20.0.3/24"));
+    EXPECT_TRUE(pings(one, "10.20.0.3"));
+    EXPECT_TRUE(forges(one, "10.20.0.77", "10.20.0.3"));
+    EXPECT_EQ(net::sum(drops(one)), 0U);
+    const auto announces = [&](const std::string& address) {
+        const uint64_t before = net::sum(drops(one));
+        shellInside(one.ns, "ip addr add " + address + "/32 dev eth0");
+        pings(one, "10.20.0.200", address);
+        shellInside(one.ns, "ip addr del " + address + "/32 dev eth0");
+        return net::sum(drops(one)) == before;
+    };
+    EXPECT_FALSE(announces("10.20.0.3")) << "the other container's";
+    EXPECT_FALSE(announces("10.20.0.1")) << "the gateway's";
+    disconnect(two);
+    EXPECT_TRUE(announces("10.20.0.3")) << "nobody's any more";
+    disconnect(one);
+    must(d.bridge->deleteNetwork(network.networkId));
+    EXPECT_EQ(shellInside(host(), "ip link del home0"), "");
+}
+
 TEST_F(BridgeTest, HoldersAreNamed) {
     createNetwork(networkRequest(1, "10.20.0.0/24"));
     const auto refusal = [&](CreateNetworkRequest request) {

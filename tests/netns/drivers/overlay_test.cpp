@@ -336,6 +336,34 @@ TEST_P(OverlayTest, NoHostRemembersAContainerThatIsGone) {
     stop(2, kept);
 }
 
+TEST_P(OverlayTest, NobodyTakesTheMacOrAddressOfAContainerElsewhere) {
+    for (int i = 1; i <= kHosts; ++i) {
+        auto network = request(i);
+        network.options["weft.fastpath"] = "false";
+        network.options["weft.spoof"] = i == 1 ? "allow" : "deny";
+        must(host(i).overlay->createNetwork(network));
+    }
+    Container thief = run(1, 1, "11");
+    Container remote = run(2, 2, "12");
+    Container local = run(1, 3, "13");
+    EXPECT_TRUE(soon([&] { return ping(local, "10.32.0.12") == ""; }));
+    const auto entry = [&] { return host(1).shell("bridge fdb show | grep " + remote.mac->str() + " | grep master"); };
+    const std::string before = entry();
+    EXPECT_THAT(before, HasSubstr("sticky"));
+    EXPECT_EQ(shellInside(thief.ns, "ip link set eth0 address " + remote.mac->str()), "");
+    ping(thief, "10.32.0.1");
+    EXPECT_EQ(entry(), before);
+    EXPECT_EQ(ping(local, "10.32.0.12"), "");
+
+    // On a host where it is not allowed, not even to send.
+    EXPECT_EQ(shellInside(remote.ns, "ip addr add 10.32.0.99/32 dev eth0"), "");
+    EXPECT_NE(ping(remote, "10.32.0.13", "-I 10.32.0.99"), "");
+    EXPECT_EQ(ping(remote, "10.32.0.13"), "");
+    stop(1, thief);
+    stop(2, remote);
+    stop(1, local);
+}
+
 TEST_P(OverlayTest, ContainersOfAllHostsReachEachOtherInFullSize) {
     createEverywhere();
     std::vector<Container> containers;

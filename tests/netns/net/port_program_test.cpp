@@ -537,6 +537,24 @@ TEST_F(PortSenderTest, AnAdministratorsRemovalIsSeenAndHealed) {
     EXPECT_FALSE(arrives(ipv4("10.1.0.9", 17, udp(9))));
 }
 
+TEST_F(PortSenderTest, ManyAreFast) {
+    constexpr int kPorts = 100;
+    std::vector<LinkIndex> made;
+    const Stopwatch links;
+    for (int i = 0; i < kPorts; ++i) {
+        const std::string name = "m" + std::to_string(i);
+        made.push_back(
+            must(netlink_->createVeth({.name = name, .peerName = name + "c", .alias = "t", .master = bridge_})));
+    }
+    const double link = links.us() / kPorts;
+    const Stopwatch ports;
+    for (const LinkIndex index : made) must(program_->setPort(index, {bridge_, sender(), true}));
+    const double port = ports.us() / kPorts;
+    std::printf("a veth pair: %.0f us; the program at it: %.0f us\n", link, port);
+    EXPECT_LT(port, link);
+    must(netlink_->deleteLinks(made));
+}
+
 TEST_F(PortSenderTest, APortThatIsForgottenIsClosedAndItsCountsStayInTheSum) {
     setPort(sender());
     EXPECT_FALSE(arrives(ipv4("10.1.0.9", 17, udp(9))));

@@ -14,13 +14,14 @@ inline constexpr const char* kStatus =
 inline constexpr const char* kNetworks =
     R"({"networks":[
         {"id":"aaaaaaaaaaaaaaaaaaaa","driver":"weft-bridge","link":"weft-aaaaaaaaaa","subnets":["10.20.0.0/24","fd00:20::/64"],
-         "mtu":1450,"internal":false,"endpoints":2},
-        {"id":"bbbbbbbbbbbbbbbbbbbb","driver":"weft-none","link":"","subnets":[],"mtu":0,"internal":true,"endpoints":0}]})";
+         "mtu":1450,"internal":false,"endpoints":2,"spoof":"allow"},
+        {"id":"bbbbbbbbbbbbbbbbbbbb","driver":"weft-none","link":"","subnets":[],"mtu":0,"internal":true,"endpoints":0,"spoof":null}]})";
 inline constexpr const char* kEndpoints =
     R"({"endpoints":[
         {"id":"eeeeeeeeeeeeeeeeeeee","network":"aaaaaaaaaaaaaaaaaaaa","driver":"weft-bridge","link":"wveeeeeeeeeeee",
          "address":"10.20.0.2/24","addressV6":null,"mac":"02:42:0a:14:00:02","sandbox":"/run/docker/netns/1",
-         "ports":[{"protocol":"tcp","hostIp":"0.0.0.0","hostPort":8080,"containerIp":"10.20.0.2","containerPort":80}]}]})";
+         "ports":[{"protocol":"tcp","hostIp":"0.0.0.0","hostPort":8080,"containerIp":"10.20.0.2","containerPort":80}],
+         "dropped":3,"droppedAs":"arp 3"}]})";
 inline constexpr const char* kPorts =
     R"({"ports":[
         {"protocol":"tcp","hostIp":"0.0.0.0","hostPort":8080,"containerIp":"10.20.0.2","containerPort":80,

@@ -102,9 +102,9 @@ TEST(Show, FindsAMemberByNameIdOrAddress) {
 
 TEST(Show, NetworksByDockersNames) {
     EXPECT_EQ(shown("networks", samples::kNetworks),
-              "NETWORK  DRIVER       LINK             SUBNETS                      MTU  ENDPOINTS  INTERNAL\n"
-              "web      weft-bridge  weft-aaaaaaaaaa  10.20.0.0/24, fd00:20::/64  1450          2  no\n"
-              "bare     weft-none    -                -                              -          0  yes\n");
+              "NETWORK  DRIVER       LINK             SUBNETS                      MTU  ENDPOINTS  INTERNAL  SPOOF\n"
+              "web      weft-bridge  weft-aaaaaaaaaa  10.20.0.0/24, fd00:20::/64  1450          2  no        allow\n"
+              "bare     weft-none    -                -                              -          0  yes       -\n");
 }
 
 TEST(Show, NetworksByIdWithoutAnEngine) {
@@ -115,8 +115,8 @@ TEST(Show, NetworksByIdWithoutAnEngine) {
 
 TEST(Show, Endpoints) {
     EXPECT_EQ(shown("endpoints", samples::kEndpoints),
-              "CONTAINER  NETWORK  ADDRESS       ADDRESS V6  MAC                LINK            PORTS\n"
-              "server     web      10.20.0.2/24  -           02:42:0a:14:00:02  wveeeeeeeeeeee      1\n");
+              "CONTAINER  NETWORK  ADDRESS       ADDRESS V6  MAC                LINK            PORTS  DROPPED\n"
+              "server     web      10.20.0.2/24  -           02:42:0a:14:00:02  wveeeeeeeeeeee      1        3\n");
 }
 
 TEST(Show, PortsOfBothFamilies) {

@@ -82,8 +82,9 @@ TEST(Codec, WeftsOwnEndpointOptionsAreTaken) {
         R"({"NetworkID":"n","EndpointID":"e","Options":{"weft.spoof":"allow","my.option":"yes"}})");
     ASSERT_TRUE(request);
     EXPECT_EQ(request->options, (std::map<std::string, std::string>{{"weft.spoof", "allow"}}));
-    EXPECT_THAT(decodeCreateEndpoint(R"({"NetworkID":"n","EndpointID":"e","Options":{"weft.spoof":true}})").error().message,
-                HasSubstr("Options.weft.spoof: expected a string"));
+    EXPECT_THAT(
+        decodeCreateEndpoint(R"({"NetworkID":"n","EndpointID":"e","Options":{"weft.spoof":true}})").error().message,
+        HasSubstr("Options.weft.spoof: expected a string"));
 }
 
 // A wish that a plugin cannot fulfil is refused, not forgotten.

@@ -43,10 +43,11 @@ protected:
                             .hosts = {*IpAddress::parse("192.0.2.2")},
                             .remoteEndpoints = 3,
                             .conflict = "host 192.0.2.2 had it before"});
-        driver_.shownNetworks = {{NetworkId("n1"), "br-n1", {*IpPrefix::parse("10.1.0.0/24")}, 1500, false}};
+        driver_.shownNetworks = {{NetworkId("n1"), "br-n1", {*IpPrefix::parse("10.1.0.0/24")}, 1500, false, true}};
         EndpointInfo endpoint;
         endpoint.id = EndpointId("e1");
         endpoint.networkId = NetworkId("n1");
+        endpoint.link = "wv1";
         endpoint.address = *IpPrefix::parse("10.1.0.2/24");
         endpoint.ports = {{6, IpAddress::any(IpFamily::V4), 8080, *IpAddress::parse("10.1.0.2"), 80}};
         driver_.shownEndpoints = {endpoint};
@@ -75,6 +76,16 @@ protected:
                 {clock_.wall(), {"link", "br-n1", "recreated", makeError(ErrorCode::Busy, "in use")}}};
         };
         sources.traffic = [this]() -> Result<std::map<std::string, net::LinkTraffic>> { return traffic_; };
+        sources.drops = [](const std::string& link) {
+            net::DropCounts drops{};
+            if (link == "wv1") drops[kDropArp] = 3;
+            return drops;
+        };
+        sources.allDrops = [] {
+            net::DropCounts drops{};
+            drops[kDropMac] = 5;
+            return drops;
+        };
         sources.names = [] { return NamesById{{{"n1", "shop"}}, {{"e1", "web"}}}; };
         sources.doctor = [] { return std::vector<Check>{{"ip_forward", Health::Warning, "off", "sysctl"}}; };
         sources.trace = [this](TraceQuestion question) -> Result<std::vector<Check>> {
@@ -122,6 +133,11 @@ TEST_F(ControlApiTest, TellsWhatItServes) {
     EXPECT_EQ(status["firewall"], "nft (test)");
     EXPECT_EQ(status["modes"][0], Json::parse(R"({"driver":"weft-bridge","networks":1,"endpoints":1,"ports":1})"));
     EXPECT_EQ(get("/v1/networks")["networks"][0]["endpoints"], 1);
+    EXPECT_EQ(get("/v1/networks")["networks"][0]["spoof"], "allow");
+    EXPECT_EQ(get("/v1/endpoints")["endpoints"][0]["dropped"], 3);
+    EXPECT_EQ(get("/v1/endpoints")["endpoints"][0]["droppedAs"], "arp 3");
+    EXPECT_NE(api_->handle({"GET", "/metrics", "", ""}).body.find("weft_port_drops{reason=\"mac\"} 5\n"),
+              std::string::npos);
     EXPECT_EQ(get("/v1/endpoints")["endpoints"][0]["address"], "10.1.0.2/24");
     EXPECT_EQ(get("/v1/endpoints")["endpoints"][0]["addressV6"], nullptr);
     const Json port = get("/v1/ports")["ports"][0];
@@ -285,6 +301,28 @@ TEST_F(ControlApiTest, TellsWhatProbesOfTunnelsFound) {
     EXPECT_EQ(checks[2].health, Health::Good);
     EXPECT_THAT(checks[2].found, HasSubstr("1 of 3"));
     EXPECT_TRUE(tunnelChecks({}, "eth0", 4789).empty()) << "alone";
+}
+
+TEST(SenderChecks, NameWhoWasCaughtAndTheOption) {
+    auto checks = senderChecks({{EndpointId("e1"), NetworkId("n1")}}, "");
+    ASSERT_EQ(checks.size(), 1U);
+    EXPECT_EQ(checks[0].health, Health::Good);
+
+    std::vector<ForgingPort> ports(12, {EndpointId("e1"), NetworkId("n1")});
+    for (uint64_t i = 0; i < ports.size(); ++i) ports[i].drops[kDropArp] = i;
+    ports[3].drops[kDropRouter] = 100;
+    checks = senderChecks(ports, "");
+    ASSERT_EQ(checks.size(), 11U);
+    EXPECT_EQ(checks[0].health, Health::Warning);
+    EXPECT_THAT(checks[0].found, HasSubstr("endpoint e1 of network n1 sent 103 frames"));
+    EXPECT_THAT(checks[0].found, HasSubstr("(arp 3, router 100)"));
+    EXPECT_THAT(checks[0].fix, HasSubstr("--driver-opt weft.spoof=allow"));
+    EXPECT_THAT(checks[10].found, HasSubstr("1 endpoints more"));
+
+    checks = senderChecks(ports, "Operation not permitted");
+    ASSERT_EQ(checks.size(), 1U);
+    EXPECT_THAT(checks[0].found, HasSubstr("not checked"));
+    EXPECT_THAT(checks[0].found, HasSubstr("Operation not permitted"));
 }
 
 TEST_F(ControlApiTest, TellsRowsButNoKeys) {

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <functional>
 
 namespace weft::driver {
@@ -142,6 +143,39 @@ TEST(Trace, TheContainersOwnSide) {
     TraceFacts foreign = elsewhere();
     foreign.leavesByWeft = false;
     EXPECT_EQ(composeTrace(foreign).back().health, Health::Warning);
+}
+
+TEST(Trace, ASenderThatIsNotItself) {
+    const Damage checked = [](TraceFacts& facts) {
+        facts.sender = net::PortSender{.mac = mac(2), .v4 = ip("10.1.0.2")};
+    };
+    expectPass(neighbour(), Health::Good, checked);
+    const auto from = [&](const char* source, bool anyAddress = false) {
+        return [&checked, source, anyAddress](TraceFacts& facts) {
+            checked(facts);
+            facts.sender->anyAddress = anyAddress;
+            facts.route->source = ip(source);
+        };
+    };
+    expectStop(neighbour(), "sender", "10.1.0.9 is not an address", from("10.1.0.9"));
+    expectPass(neighbour(), Health::Good, from("169.254.1.1"));
+    expectPass(neighbour(), Health::Good, from("10.1.0.9", true));
+    expectPass(neighbour(), Health::Good, [](TraceFacts& facts) { facts.route->source = ip("10.1.0.9"); });
+
+    const Damage caught = [&](TraceFacts& facts) {
+        checked(facts);
+        facts.drops[kDropArp] = 3;
+        facts.drops[kDropMac] = 1;
+    };
+    expectPass(neighbour(), Health::Warning, caught);
+    TraceFacts facts = neighbour();
+    caught(facts);
+    const auto steps = composeTrace(facts);
+    const auto step = std::find_if(steps.begin(), steps.end(), [](const Check& each) { return each.name == "sender"; });
+    ASSERT_NE(step, steps.end());
+    EXPECT_THAT(step->found, HasSubstr("4 frames were dropped at wv1"));
+    EXPECT_THAT(step->found, HasSubstr("mac 1, arp 3"));
+    EXPECT_THAT(step->fix, HasSubstr("weft.spoof=allow"));
 }
 
 TEST(Trace, WithinABridge) {

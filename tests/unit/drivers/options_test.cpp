@@ -120,7 +120,8 @@ TEST(BridgeOptions, RefusesMalformedAndContradictoryValues) {
 TEST(BridgeOptions, SpoofIsAllowOrDenyAndTheEndpointsOwnGoesFirst) {
     const std::map<std::string, std::string> overlay{{"weft.network", "n"}};
     for (const bool isOverlay : {false, true}) {
-        for (const auto& [value, allowed] : {std::pair("allow", true), std::pair("deny", false), std::pair("", false)}) {
+        for (const auto& [value, allowed] :
+             {std::pair("allow", true), std::pair("deny", false), std::pair("", false)}) {
             auto options = isOverlay ? overlay : std::map<std::string, std::string>();
             options["weft.spoof"] = value;
             EXPECT_EQ(must(parseBridgeOptions(request(options), isOverlay)).spoofAllowed, allowed) << value;
