@@ -62,7 +62,7 @@ TraceFacts neighbour() {
 
 TraceFacts remote() {
     TraceFacts made = facts("10.1.0.9", TraceGoal::Remote);
-    made.host = TraceHost{"node2", ip("192.0.2.2"), kv::MemberState::Alive, std::chrono::seconds(9), {}};
+    made.host = TraceHost{"node2", ip("192.0.2.2"), kv::MemberState::Alive, false, std::chrono::seconds(9), {}};
     OverlayWay& way = made.way.emplace();
     way.status.vni = 4711;
     way.overhead = 50;
