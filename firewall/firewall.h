@@ -17,7 +17,12 @@
 //   port, but for one to another's address in S: a DNS server in a container of the network stays reachable. This is
 //   behind the drop of direct access and ahead of published ports, the engine's too. It holds for kVouchHolds after
 //   vouch(), and queries go where they were sent without it.
-// - the tunnel port of overlay networks takes packets from the other members' addresses only.
+// - the tunnel port of overlay networks takes unicast to the tunnel's own address only, from members' addresses only,
+//   and by no link behind which others' addresses are easily borrowed: bridges of weft or of the engine, and lo.
+// - nobody else sends to a peer's tunnel port by this host, whose address opens it: what is forwarded out of such a
+//   bridge, or with a source that is no member's, and what a socket of the host sends itself, are dropped. What a
+//   socket of the host sends into a network passes, for it is marked (kTunnelMark) on its way to the bridge.
+// - the resolver's port answers bridges of networks only.
 // - the engine's own filter tables, whichever world they are in, let B's traffic pass behind DOCKER-USER.
 //
 // Idempotent: setting an equal intent again changes nothing; removing what is absent succeeds. Each call is atomic:
@@ -81,11 +86,18 @@ struct Endpoint {
 
 // The UDP port at which overlay frames arrive (RFC 7348): whoever may send there can put frames into the networks.
 struct Tunnel {
-    uint16_t port = 0;            // 0: none, and no rule about it
-    std::set<IpAddress> members;  // everybody else's packets to that port of this host are dropped
+    uint16_t port = 0;                 // 0: none, and no rule about it
+    std::set<IpAddress> members = {};  // whose packets come in
+    std::set<IpAddress> peers = {};    // to whom nobody else sends: the members, and those who may be ones for others
+    IpAddress address = {};            // this host's: what the members send to
+    std::string uplink = {};           // the link that has it, trusted even if it is a bridge of a network
 
     bool operator==(const Tunnel&) const = default;
 };
+
+// The bit of a packet's mark that says: a socket of this host sends it into a network. It outlives the encapsulation,
+// where the packet still belongs to that socket. A container's marks do not leave its namespace.
+inline constexpr uint32_t kTunnelMark = 0x1000;
 
 // Everything that should be in the kernel, the tunnel and the resolver apart.
 struct Intent {

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <set>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -28,7 +29,14 @@ const Families kBothFamilies = {IpFamily::V4, IpFamily::V6};
 // Opening commits guards before mappings, closing the other way round: no packet finds a mapping without its guard.
 enum class Order : uint8_t { Opening, Closing };
 
-constexpr std::array kTables = {"raw", "filter", "nat"};
+constexpr std::array kTables = {"mangle", "raw", "filter", "nat"};
+constexpr std::span<const char* const> kTablesOfEndpoints = std::span(kTables).subspan<1>();
+
+struct Scope {
+    Families families;
+    std::span<const char* const> tables;
+};
+const Scope kEverything{kBothFamilies, kTables};
 
 std::set<std::string> bridgesOf(const State& state) {
     std::set<std::string> bridges;
@@ -37,6 +45,7 @@ std::set<std::string> bridgesOf(const State& state) {
 }
 
 TableContent contentOf(std::string_view table, const State& state, IpFamily family) {
+    if (table == "mangle") return mangleTable(state, family);
     if (table == "raw") return rawTable(state, family);
     if (table == "nat") return natTable(state, family);
     return filterTable(state, family);
@@ -76,7 +85,7 @@ public:
         Tunnel previous = std::exchange(state_.tunnel, tunnel);
         if (!written_) return {};
         std::vector<std::string> repairs;
-        auto applied = apply(state_, kBothFamilies, Order::Opening, false, repairs);
+        auto applied = apply(state_, kEverything, Order::Opening, false, repairs);
         if (!applied) state_.tunnel = std::move(previous);
         return std::move(applied).within("firewall tunnel");
     }
@@ -86,7 +95,7 @@ public:
         const uint16_t previous = std::exchange(state_.resolver, port);
         if (!written_) return {};
         std::vector<std::string> repairs;
-        auto applied = apply(state_, kBothFamilies, Order::Opening, false, repairs);
+        auto applied = apply(state_, kEverything, Order::Opening, false, repairs);
         if (!applied) state_.resolver = previous;
         return std::move(applied).within("firewall resolver");
     }
@@ -107,7 +116,7 @@ public:
         wanted.resolver = state_.resolver;
         SyncReport report;
         WEFT_TRY(findEngineBridges(wanted).within("firewall sync"));
-        WEFT_TRY(apply(wanted, kBothFamilies, Order::Opening, dryRun, report.repairs).within("firewall sync"));
+        WEFT_TRY(apply(wanted, kEverything, Order::Opening, dryRun, report.repairs).within("firewall sync"));
         WEFT_TRY(reconcileNftPassage(bridgesOf(wanted), dryRun, report.repairs).within("firewall sync"));
         if (!dryRun) {
             state_ = std::move(wanted);
@@ -120,18 +129,17 @@ public:
         WEFT_ASSIGN(const auto lock, XtablesLock::take(kLockPatience));
         std::vector<std::string> removed;
         WEFT_TRY(reconcileNftPassage({}, false, removed).within("firewall clear"));
-        WEFT_TRY(apply({}, kBothFamilies, Order::Closing, false, removed).within("firewall clear"));
+        WEFT_TRY(apply({}, kEverything, Order::Closing, false, removed).within("firewall clear"));
         state_ = {};
         written_ = false;
         return {};
     }
 
 private:
-    static void addFamilies(Families& families, const Network& network) {
-        for (const auto& subnet : network.subnets) families.insert(subnet.family());
-    }
-    static void addFamilies(Families& families, const Endpoint& endpoint) {
-        for (const auto& port : endpoint.ports) families.insert(port.containerIp.family());
+    // What a change is about: the guards of the host's ports name every bridge, in both families.
+    static void addScope(Scope& scope, const Network&) { scope = {kBothFamilies, kTables}; }
+    static void addScope(Scope& scope, const Endpoint& endpoint) {
+        for (const auto& port : endpoint.ports) scope.families.insert(port.containerIp.family());
     }
 
     Result<void> changeNetwork(const NetworkId& id, const std::optional<Network>& network, Order order) {
@@ -166,27 +174,28 @@ private:
     Result<void> change(Map State::*member, const typename Map::key_type& id,
                         std::optional<typename Map::mapped_type> value, Order order) {
         auto& map = state_.*member;
-        Families families;
-        if (value) addFamilies(families, *value);
+        Scope scope{{}, kTablesOfEndpoints};
+        if (value) addScope(scope, *value);
         exchange(map, id, value);
-        if (value) addFamilies(families, *value);
+        if (value) addScope(scope, *value);
 
         std::vector<std::string> repairs;
-        auto result = apply(state_, families, order, false, repairs);
+        auto result = apply(state_, scope, order, false, repairs);
         if (!result) {
             exchange(map, id, value);
             const Order back = order == Order::Opening ? Order::Closing : Order::Opening;
-            (void)apply(state_, families, back, false, repairs);  // what fails here too, the next sync() finds
+            (void)apply(state_, scope, back, false, repairs);  // what fails here too, the next sync() finds
         }
         return result;
     }
 
     // Every family's tables are read, and those that differ committed.
-    Result<void> apply(const State& state, const Families& families, Order order, bool dryRun,
+    Result<void> apply(const State& state, const Scope& scope, Order order, bool dryRun,
                        std::vector<std::string>& repairs) {
-        for (const auto family : families) {
-            for (size_t i = 0; i < kTables.size(); ++i) {
-                const char* table = kTables[order == Order::Opening ? i : kTables.size() - 1 - i];
+        const auto tables = scope.tables;
+        for (const auto family : scope.families) {
+            for (size_t i = 0; i < tables.size(); ++i) {
+                const char* table = tables[order == Order::Opening ? i : tables.size() - 1 - i];
                 WEFT_TRY(reconcile(family, table, contentOf(table, state, family), dryRun, repairs));
             }
         }

@@ -11,6 +11,8 @@ extern "C" {
 #include <linux/netfilter/xt_addrtype.h>
 #include <linux/netfilter/xt_comment.h>
 #include <linux/netfilter/xt_conntrack.h>
+#include <linux/netfilter/xt_mark.h>
+#include <linux/netfilter/xt_owner.h>
 #include <linux/netfilter/xt_recent.h>
 #define _Bool bool  // xt_sctp.h has C functions
 #include <linux/netfilter/xt_sctp.h>
@@ -56,10 +58,10 @@ void setAddress(void* address, void* mask, const IpPrefix& prefix) {
     std::memcpy(mask, IpAddress(prefix.family(), ones).bytes().data(), network.size());
 }
 
-void setLink(char* name, unsigned char* mask, const std::string& link) {
+void setLink(char* name, unsigned char* mask, const std::string& link, bool isPrefix = false) {
     assert(link.size() < IFNAMSIZ);
     std::memcpy(name, link.c_str(), link.size() + 1);
-    std::memset(mask, 0xff, link.size() + 1);  // the NUL too: the whole name and not a prefix
+    std::memset(mask, 0xff, link.size() + (isPrefix ? 0 : 1));  // the NUL too: the whole name
 }
 
 // Appends `Head` (a match's or target's header) and its info; returns the header, good until the next append.
@@ -151,6 +153,16 @@ void addMatches(const Rule& rule, std::vector<uint8_t>& entry) {
         std::strncpy(info.name, rule.recently.c_str(), sizeof info.name - 1);
         addMatch(entry, "recent", 1, info);
     }
+    if (rule.fromSocket) {
+        Zeroed<xt_owner_match_info> info;
+        info.match = XT_OWNER_SOCKET;
+        addMatch(entry, "owner", 1, info);
+    }
+    if (rule.unmarked != 0) {
+        Zeroed<xt_mark_mtinfo1> info;
+        info.mask = rule.unmarked;
+        addMatch(entry, "mark", 1, info);
+    }
     // Last, so that only packets that match the rest pay for it.
     Zeroed<xt_comment_info> info;
     std::strncpy(info.comment, rule.comment.c_str(), sizeof info.comment - 1);
@@ -189,6 +201,12 @@ void addNatTarget(const Rule& rule, IpFamily family, std::vector<uint8_t>& entry
     }
 }
 
+void addMarkTarget(const Rule& rule, std::vector<uint8_t>& entry) {
+    Zeroed<xt_mark_tginfo2> info;
+    info.mark = info.mask = rule.mark;
+    addTarget(entry, "MARK", 2, info);
+}
+
 bool isNat(const std::string& target) {
     return target == "DNAT" || target == "SNAT" || target == "MASQUERADE" || target == "REDIRECT";
 }
@@ -203,7 +221,7 @@ void encodeAs(const Rule& rule, IpFamily family, std::vector<uint8_t>& bytes) {
         if (rule.in->inverted) ip.invflags |= IPT_INV_VIA_IN;
     }
     if (rule.out) {
-        setLink(ip.outiface, ip.outiface_mask, rule.out->value);
+        setLink(ip.outiface, ip.outiface_mask, rule.out->value, rule.outIsPrefix);
         if (rule.out->inverted) ip.invflags |= IPT_INV_VIA_OUT;
     }
     if (rule.source) {
@@ -225,6 +243,8 @@ void encodeAs(const Rule& rule, IpFamily family, std::vector<uint8_t>& bytes) {
         info.flags = XT_CT_ZONE_DIR_ORIG;
         info.zone = rule.zone;
         addTarget(bytes, "CT", 2, info);
+    } else if (rule.target == "MARK") {
+        addMarkTarget(rule, bytes);
     } else {
         addTarget(bytes, rule.target.c_str(), 0, int{0});  // a standard target: libiptc fills in the verdict
     }
@@ -254,7 +274,7 @@ bool sameAs(const typename F::Entry& left, const char* target, const typename F:
     const auto& x = *reinterpret_cast<const xt_entry_target*>(a + left.target_offset);
     const auto& y = *reinterpret_cast<const xt_entry_target*>(b + left.target_offset);
     if (std::strcmp(target, y.u.user.name) != 0) return false;
-    if (!isNat(y.u.user.name)) return true;
+    if (!isNat(y.u.user.name) && std::strcmp(target, "MARK") != 0) return true;
     return x.u.user.revision == y.u.user.revision && x.u.target_size == y.u.target_size &&
            std::memcmp(x.data, y.data, x.u.target_size - sizeof x) == 0;
 }
@@ -287,16 +307,20 @@ std::string Rule::str() const {
     if (source) add("-s", source->value.str(), source->inverted);
     if (destination) add("-d", destination->value.str(), destination->inverted);
     if (in) add("-i", in->value, in->inverted);
-    if (out) add("-o", out->value, out->inverted);
+    if (out) add("-o", out->value + (outIsPrefix ? "+" : ""), out->inverted);
     if (protocol != 0) add("-p", protocolName(protocol));
     if (destinationPort != 0) add("--dport", std::to_string(destinationPort));
     if (icmpv6Type) add("--icmpv6-type", std::to_string(*icmpv6Type));
     if (ctState) add("--ctstate", ctState->value == CtState::Dnat ? "DNAT" : "RELATED,ESTABLISHED", ctState->inverted);
     if (toLocal) add("--dst-type", "LOCAL", !*toLocal);
     if (!recently.empty()) add("--rcheck --seconds 1 --name", recently);
+    if (fromSocket) add("--socket-exists", "");
+    if (unmarked != 0) add("--mark", "0/" + std::to_string(unmarked));
     add("-j", target);
     if (zone != 0) add("--zone-orig", std::to_string(zone));
-    if (target == "REDIRECT") {
+    if (target == "MARK") {
+        add("--or-mark", std::to_string(mark));
+    } else if (target == "REDIRECT") {
         add("--to-ports", std::to_string(natPort));
     } else if (natPort != 0) {
         add("--to-destination",

@@ -35,11 +35,15 @@ struct Rule {
     OptionalMatch<CtState> ctState;
     std::optional<bool> toLocal;  // the destination is (not) one of the host's own addresses
     std::string recently;         // the list of that name got the any address within the last second
+    bool outIsPrefix = false;     // `out` begins so
+    bool fromSocket = false;      // a socket of this namespace sends it; OUTPUT and POSTROUTING only
+    uint32_t unmarked = 0;        // none of these bits are set in the packet's mark; 0: never mind
 
-    std::string target;  // ACCEPT, DROP, RETURN, DNAT, SNAT, MASQUERADE, REDIRECT, CT, or a chain
+    std::string target;  // ACCEPT, DROP, RETURN, DNAT, SNAT, MASQUERADE, REDIRECT, CT, MARK, or a chain
     IpAddress natAddress;
     uint16_t natPort = 0;  // DNAT and REDIRECT only
     uint16_t zone = 0;     // CT only: of the flow's original direction
+    uint32_t mark = 0;     // MARK only: the bits to set
 
     // As iptables would spell it, for people.
     [[nodiscard]] std::string str() const;

@@ -9,7 +9,14 @@ namespace weft::firewall::iptc {
 namespace {
 
 constexpr const char* kRaw = "WEFT-RAW";
+constexpr const char* kInput = "WEFT-INPUT";
 constexpr const char* kTunnel = "WEFT-TUNNEL";
+constexpr const char* kTransit = "WEFT-TRANSIT";
+constexpr const char* kBorrowed = "WEFT-BORROWED";
+constexpr const char* kSend = "WEFT-SEND";
+constexpr const char* kMark = "WEFT-MARK";
+constexpr const char* kNames = "WEFT-NAMES";
+constexpr const char* kBridgePrefix = "weft-";  // of bridges without a name of the user's
 constexpr const char* kDns = "WEFT-DNS";
 constexpr uint16_t kDnsPort = 53;
 constexpr const char* kDnat = "WEFT-DNAT";
@@ -99,10 +106,59 @@ Rule jump(const char* target) {
     return rule;
 }
 
-Chain fromMembers(const Tunnel& tunnel, IpFamily family) {
+Rule toPort(uint8_t protocol, uint16_t port, const char* target) {
+    Rule rule = jump(target);
+    rule.protocol = protocol;
+    rule.destinationPort = port;
+    return rule;
+}
+
+std::vector<IpAddress> ofFamily(const std::set<IpAddress>& addresses, IpFamily family) {
+    std::vector<IpAddress> some;
+    for (const IpAddress& address : addresses) {
+        if (address.family() == family) some.push_back(address);
+    }
+    return some;
+}
+
+void dropFromInside(const State& state, Chain& chain) {
+    for (const auto& link : state.inside()) {
+        Rule rule = jump("DROP");
+        rule.in = is(link);
+        chain.rules.push_back(std::move(rule));
+    }
+}
+
+// What comes to the tunnel.
+Chain tunnel(const State& state, IpFamily family) {
     Chain chain{kTunnel, {}};
-    for (const IpAddress& member : tunnel.members) {
-        if (member.family() != family) continue;
+    dropFromInside(state, chain);
+    for (const IpAddress& member : ofFamily(state.tunnel.members, family)) {
+        if (state.tunnel.address.family() != family) continue;
+        Rule rule = jump("RETURN");
+        rule.source = is(host(member));
+        rule.destination = is(host(state.tunnel.address));
+        chain.rules.push_back(std::move(rule));
+    }
+    chain.rules.push_back(jump("DROP"));
+    return chain;
+}
+
+// What passes this host, and what its own sockets send, to a peer's tunnel.
+Chain toPeers(const State& state, IpFamily family, const char* name, const char* target) {
+    Chain chain{name, {}};
+    for (const IpAddress& peer : ofFamily(state.tunnel.peers, family)) {
+        Rule rule = jump(target);
+        rule.destination = is(host(peer));
+        chain.rules.push_back(std::move(rule));
+    }
+    return chain;
+}
+
+Chain fromMembersOnly(const State& state, IpFamily family) {
+    Chain chain{kBorrowed, {}};
+    dropFromInside(state, chain);
+    for (const IpAddress& member : ofFamily(state.tunnel.members, family)) {
         Rule rule = jump("RETURN");
         rule.source = is(host(member));
         chain.rules.push_back(std::move(rule));
@@ -141,7 +197,71 @@ Chain toResolver(const std::vector<View>& views, const Rule& action) {
     return chain;
 }
 
+// Bridges of weft's own names in one rule: every packet of the host's sockets walks these.
+Chain marking(const State& state) {
+    Chain chain{kMark, {}};
+    const auto mark = [&](const std::string& link, bool isPrefix) {
+        Rule rule = jump("MARK");
+        rule.out = is(link);
+        rule.outIsPrefix = isPrefix;
+        rule.mark = kTunnelMark;
+        chain.rules.push_back(std::move(rule));
+    };
+    mark(kBridgePrefix, true);
+    for (const auto& [id, network] : state.networks) {
+        if (!network.bridge.starts_with(kBridgePrefix)) mark(network.bridge, false);
+    }
+    return chain;
+}
+
+// What comes to the resolver's port.
+Chain toNames(const State& state) {
+    Chain chain{kNames, {}};
+    for (const auto& [id, network] : state.networks) {
+        Rule rule = jump("RETURN");
+        rule.in = is(network.bridge);
+        chain.rules.push_back(std::move(rule));
+    }
+    chain.rules.push_back(jump("DROP"));
+    return chain;
+}
+
 }  // namespace
+
+TableContent mangleTable(const State& state, IpFamily family) {
+    TableContent table;
+    Chain input{kInput, {}};
+    const uint16_t port = state.tunnel.port;
+    if (port != 0) {
+        const auto hook = [&](const char* builtin, Rule rule) {
+            table.hooks.push_back({builtin, true, std::move(rule)});
+        };
+        input.rules.push_back(toPort(IPPROTO_UDP, port, kTunnel));
+        hook("FORWARD", toPort(IPPROTO_UDP, port, kTransit));
+        // Without a socket of this namespace, a packet is a container's, which the tunnel wrapped.
+        Rule send = toPort(IPPROTO_UDP, port, kSend);
+        send.fromSocket = true;
+        send.unmarked = kTunnelMark;
+        hook("OUTPUT", std::move(send));
+        Rule mark = jump(kMark);
+        mark.fromSocket = true;
+        hook("POSTROUTING", std::move(mark));
+        table.chains.push_back(tunnel(state, family));
+        table.chains.push_back(toPeers(state, family, kTransit, kBorrowed));
+        table.chains.push_back(fromMembersOnly(state, family));
+        table.chains.push_back(toPeers(state, family, kSend, "DROP"));
+        table.chains.push_back(marking(state));
+    }
+    if (state.resolver != 0 && !state.networks.empty()) {
+        input.rules.push_back(toPort(IPPROTO_UDP, state.resolver, kNames));
+        input.rules.push_back(toPort(IPPROTO_TCP, state.resolver, kNames));
+        table.chains.push_back(toNames(state));
+    }
+    if (input.rules.empty()) return {};
+    table.chains.push_back(std::move(input));
+    table.hooks.push_back({"INPUT", true, jump(kInput)});
+    return table;
+}
 
 TableContent rawTable(const State& state, IpFamily family) {
     Chain chain{kRaw, {}};
@@ -185,14 +305,6 @@ TableContent rawTable(const State& state, IpFamily family) {
         });
     }
     TableContent table;
-    if (state.tunnel.port != 0) {
-        Rule enter = jump(kTunnel);
-        enter.protocol = IPPROTO_UDP;
-        enter.destinationPort = state.tunnel.port;
-        enter.toLocal = true;
-        chain.rules.push_back(std::move(enter));
-        table.chains.push_back(fromMembers(state.tunnel, family));
-    }
     if (state.resolver != 0) {
         Rule zone;
         zone.target = "CT";

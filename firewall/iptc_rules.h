@@ -13,6 +13,7 @@ namespace weft::firewall::iptc {
 inline constexpr const char* kAnswering = "weft-dns";
 
 // Endpoints of unknown or internal networks have no rules. A family without subnets has empty tables.
+TableContent mangleTable(const State& state, IpFamily family);  // the tunnel's guard: nobody else accepts packets here
 TableContent rawTable(const State& state, IpFamily family);
 TableContent natTable(const State& state, IpFamily family);
 // What enters one of state.engines stays the engine's to decide, but for what a network sends there past the host's

@@ -33,9 +33,9 @@ struct TableContent {
     [[nodiscard]] bool empty() const { return chains.empty() && hooks.empty(); }
 };
 
-// Compares and repairs `table` ("raw", "nat", "filter") of the calling thread's namespace. Adds a line to `repairs` for
-// each difference. A table that is right is not committed: a commit resets nothing, but costs O(rules) in the kernel.
-// Rules outside our chains are never touched, but for jumps into them. The caller holds the XtablesLock.
+// Compares and repairs `table` ("mangle", "raw", "nat", "filter") of the calling thread's namespace. Adds a line to
+// `repairs` for each difference. A table that is right is not committed: a commit resets nothing, but costs O(rules) in
+// the kernel. Rules outside our chains are never touched, but for jumps into them. The caller holds the XtablesLock.
 // Errors: Unsupported without legacy tables, Busy when others kept changing the table without the lock.
 Result<void> reconcile(IpFamily family, const char* table, const TableContent& wanted, bool dryRun,
                        std::vector<std::string>& repairs);

@@ -56,10 +56,10 @@ public:
 
     Result<void> setTunnel(const Tunnel& tunnel) override {
         const std::scoped_lock lock(mutex_);
-        const Elements from = nft::tunnelElements(state_.tunnel);
-        const Elements to = nft::tunnelElements(tunnel);
+        const Elements from = nft::tunnelElements(state_);
         Tunnel previous = std::exchange(state_.tunnel, tunnel);
         if (!written_) return {};
+        const Elements to = nft::tunnelElements(state_);
         auto applied = apply(nft::without(from, to), nft::without(to, from));
         if (!applied) state_.tunnel = std::move(previous);
         return std::move(applied).within("firewall tunnel");
@@ -218,8 +218,7 @@ private:
 
     Result<void> changeNetwork(const NetworkId& id, const std::optional<Network>& network) {
         Elements from = ofNetwork(id);
-        append(from, nft::engineElements(state_));
-        append(from, nft::resolverElements(state_));
+        append(from, nft::sharedElements(state_));
         auto previous = exchange(state_.networks, id, network);
         auto engines = findEngines(state_);
         if (!engines) {
@@ -228,8 +227,7 @@ private:
         }
         std::swap(state_.engines, *engines);
         Elements to = ofNetwork(id);
-        append(to, nft::engineElements(state_));
-        append(to, nft::resolverElements(state_));
+        append(to, nft::sharedElements(state_));
         if (auto applied = apply(nft::without(from, to), nft::without(to, from)); !applied) {
             exchange(state_.networks, id, std::move(previous));
             state_.engines = *std::move(engines);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <sstream>
 #include <string_view>
 
@@ -52,6 +53,12 @@ std::string spelt(const IpPrefix& prefix) {
     return prefix.length() == addressBits(prefix.family()) ? prefix.address().str() : prefix.network().str();
 }
 
+std::string hexadecimal(uint32_t number) {
+    std::array<char, 11> text{};
+    std::snprintf(text.data(), text.size(), "0x%08x", number);
+    return text.data();
+}
+
 // Of the interval sets without a concatenation libnftables fetches all elements before each change, whatever it is
 // about (1.0.6, NFT_CACHE_SETELEM_MAYBE). So sets of subnets have a first field that is the same for all packets of a
 // family: the Ethernet type, for of a field of one byte (nf_proto) it makes a conversion in interval sets that kernels
@@ -63,6 +70,9 @@ std::map<std::string, std::string> declaredSets() {
         {"leaving", "type ifname : verdict"},
         {"within", "type ifname . ifname : verdict"},
         {"tunnel", "type inet_service"},
+        {"inside", "type ifname"},
+        {"marked", "type ifname"},
+        {"names", "type inet_service"},
         {"routed", "type nf_proto . ifname"},
         {"engines", "type ifname"},
         {"loopback4", "type ipv4_addr . inet_proto . inet_service"},
@@ -73,6 +83,8 @@ std::map<std::string, std::string> declaredSets() {
         const std::string digit = family.digit;
         const std::string address = std::string("ipv") + digit + "_addr";
         sets["members" + digit] = "type " + address;
+        sets["peers" + digit] = "type " + address;
+        sets["address" + digit] = "type " + address;
         sets["home" + digit] = "type ifname . " + address + "\nflags interval";
         sets["guarded" + digit] = "type ether_type . " + address + "\nflags interval";
         sets["masquerade" + digit] = "type ether_type . " + address + "\nflags interval";
@@ -105,11 +117,19 @@ std::map<std::string, std::vector<std::string>> fixedChains() {
     std::vector<std::string> publish;
     std::vector<std::string> egress;
     std::vector<std::string> open;
+    // Of the tunnel port: what comes to this host, what goes through it, what its own sockets send.
+    std::vector<std::string> tunnel = {"iifname @inside drop"};
+    std::vector<std::string> transit;
+    std::vector<std::string> toPeers;
     std::vector<std::string> postrouting = {"type nat hook postrouting priority 100; policy accept;"};
     for (const auto& family : kFamilies) {
         const std::string digit = family.digit;
         const std::string ip = family.header;
-        raw.push_back("udp dport @tunnel " + ip + " saddr != @members" + digit + " fib daddr type 2 drop");
+        const std::string toPeer = ip + " daddr @peers" + digit;
+        tunnel.push_back(ip + " saddr @members" + digit + " " + ip + " daddr @address" + digit + " accept");
+        transit.push_back(toPeer + " iifname @inside drop");
+        transit.push_back(toPeer + " " + ip + " saddr != @members" + digit + " drop");
+        toPeers.push_back(toPeer + " drop");
         raw.push_back("meta protocol . " + ip + " daddr @guarded" + digit + " iifname . " + ip + " daddr != @home" +
                       digit + " fib daddr type != 2 drop");
         zone.push_back(toResolver + "iifname . " + ip + " daddr != @home" + digit + setZone);
@@ -122,8 +142,10 @@ std::map<std::string, std::vector<std::string>> fixedChains() {
         // Hairpin: the reply of a container on the same bridge must come back through here to be un-DNATed.
         postrouting.push_back("oifname . " + ip + " saddr @home" + digit + " ct status 0x20 masquerade");
     }
+    const std::string mark = hexadecimal(kTunnelMark);
     egress.emplace_back("masquerade");
     open.emplace_back("drop");
+    tunnel.emplace_back("drop");
     postrouting.emplace_back("oifname @bridges ip saddr 127.0.0.0/8 masquerade");
     return {
         {"raw", raw},
@@ -140,14 +162,26 @@ std::map<std::string, std::vector<std::string>> fixedChains() {
         {"egress", egress},
         {"open", open},
         {"postrouting", postrouting},
+        {"tunnel", tunnel},
+        {"transit", transit},
+        {"to-peers", toPeers},
+        {"input",
+         {"type filter hook input priority 0; policy accept;", "udp dport @tunnel goto tunnel",
+          "meta l4proto { 6, 17 } th dport @names iifname != @bridges drop"}},
+        // Without a socket of this namespace, a packet is a container's, which the tunnel wrapped: the rule ends there.
+        {"send",
+         {"type filter hook output priority 0; policy accept;",
+          "udp dport @tunnel meta mark & " + mark + " == 0x00000000 meta skuid != 4294967295 jump to-peers",
+          "oifname @marked meta mark set meta mark | " + mark}},
         {"prerouting", {"type nat hook prerouting priority -100; policy accept;", "fib daddr type 2 jump publish"}},
         // The kernel cannot route from ::1 to another link, so a DNAT there would only lose the packet.
         {"output",
          {"type nat hook output priority -100; policy accept;", "ip6 daddr ::1 return",
           "fib daddr type 2 jump publish"}},
         {"forward",
-         {"type filter hook forward priority 0; policy accept;", "iifname . oifname vmap @within",
-          "iifname vmap @leaving", "oifname vmap @entering", "iifname @bridges oifname @engines goto to-engine"}},
+         {"type filter hook forward priority 0; policy accept;", "udp dport @tunnel jump transit",
+          "iifname . oifname vmap @within", "iifname vmap @leaving", "oifname vmap @entering",
+          "iifname @bridges oifname @engines goto to-engine"}},
         // Engines before 28 let everybody reach a published port at the container's own address. Of ours, only what
         // came by the host's address may; replies are to connections that our own rules let in.
         {"to-engine", {"ct state 0x2,0x4 accept", "ct status ! 0x20 drop"}},
@@ -219,12 +253,6 @@ Elements networkElements(const Network& network) {
     return elements;
 }
 
-Elements engineElements(const State& state) {
-    Elements elements;
-    for (const auto& bridge : state.engines) elements["engines"].emplace(quoted(bridge), "");
-    return elements;
-}
-
 Elements endpointElements(const State& state, const Endpoint& endpoint) {
     Elements elements;
     const auto found = state.networks.find(endpoint.networkId);
@@ -250,12 +278,18 @@ Elements endpointElements(const State& state, const Endpoint& endpoint) {
     return elements;
 }
 
-Elements tunnelElements(const Tunnel& tunnel) {
+Elements tunnelElements(const State& state) {
     Elements elements;
+    const Tunnel& tunnel = state.tunnel;
     if (tunnel.port == 0) return elements;
+    elements["address" + std::string(words(tunnel.address.family()).digit)].emplace(tunnel.address.str(), "");
+    for (const auto& link : state.inside()) elements["inside"].emplace(quoted(link), "");
+    for (const auto& [id, network] : state.networks) elements["marked"].emplace(quoted(network.bridge), "");
     elements["tunnel"].emplace(std::to_string(tunnel.port), "");
-    for (const IpAddress& member : tunnel.members) {
-        elements[std::string("members") + words(member.family()).digit].emplace(member.str(), "");
+    for (const auto& [set, addresses] : {std::pair("members", tunnel.members), std::pair("peers", tunnel.peers)}) {
+        for (const IpAddress& one : addresses) {
+            elements[std::string(set) + words(one.family()).digit].emplace(one.str(), "");
+        }
     }
     return elements;
 }
@@ -263,6 +297,7 @@ Elements tunnelElements(const Tunnel& tunnel) {
 Elements resolverElements(const State& state) {
     Elements elements;
     if (state.resolver == 0) return elements;
+    elements["names"].emplace(std::to_string(state.resolver), "");
     for (const auto& [id, network] : state.networks) {
         if (!network.resolve) continue;
         for (const auto& subnet : network.subnets) {
@@ -273,10 +308,15 @@ Elements resolverElements(const State& state) {
     return elements;
 }
 
+Elements sharedElements(const State& state) {
+    Elements elements = tunnelElements(state);
+    elements.merge(resolverElements(state));
+    for (const auto& bridge : state.engines) elements["engines"].emplace(quoted(bridge), "");
+    return elements;
+}
+
 Table tableOf(const State& state) {
-    Table table{declaredSets(), fixedChains(), engineElements(state)};
-    table.elements.merge(tunnelElements(state.tunnel));
-    table.elements.merge(resolverElements(state));
+    Table table{declaredSets(), fixedChains(), sharedElements(state)};
     for (const auto& [id, network] : state.networks) {
         for (auto& [set, elements] : networkElements(network)) table.elements[set].merge(elements);
     }

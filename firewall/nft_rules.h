@@ -30,17 +30,17 @@ struct Table {
 // A network's part without its endpoints.
 Elements networkElements(const Network& network);
 
-// The engine's bridges, towards which networks are narrowed.
-Elements engineElements(const State& state);
-
 // An endpoint's part: only elements, so that publishing costs the same whatever else is published. Empty for one of an
 // unknown or internal network.
 Elements endpointElements(const State& state, const Endpoint& endpoint);
 
-Elements tunnelElements(const Tunnel& tunnel);
+Elements tunnelElements(const State& state);
 
-// The networks whose queries go to the resolver.
+// The resolver's port, and the networks whose queries go there.
 Elements resolverElements(const State& state);
+
+// What a network changes beside its own part: the two above, and the engine's bridges, towards which it is narrowed.
+Elements sharedElements(const State& state);
 
 Table tableOf(const State& state);
 

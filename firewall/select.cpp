@@ -85,7 +85,7 @@ Result<void> clearOther(Backend kept) {
     // Those in `filter` became the passage, or nothing, with the nft back end's sync().
     std::vector<std::string> removed;
     for (const auto family : kFamilies) {
-        for (const char* table : {"raw", "nat"}) {
+        for (const char* table : {"mangle", "raw", "nat"}) {
             if (!iptc::tableExists(family, table)) continue;
             WEFT_ASSIGN(const auto lock, iptc::XtablesLock::take(kLockPatience));
             WEFT_TRY(

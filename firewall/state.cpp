@@ -30,6 +30,14 @@ Result<void> validate(const Endpoint& endpoint) {
     return {};
 }
 
+std::set<std::string> State::inside() const {
+    std::set<std::string> links = engines;
+    for (const auto& [id, network] : networks) links.insert(network.bridge);
+    links.erase(tunnel.uplink);
+    links.insert("lo");
+    return links;
+}
+
 Result<State> stateOf(const Intent& intent) {
     State state;
     for (const auto& network : intent.networks) {

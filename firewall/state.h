@@ -22,6 +22,9 @@ struct State {
     // Nothing is wanted in the kernel.
     [[nodiscard]] bool empty() const { return networks.empty() && tunnel.port == 0; }
 
+    // Links that no member's packets come in by.
+    [[nodiscard]] std::set<std::string> inside() const;
+
     bool operator==(const State&) const = default;
 };
 

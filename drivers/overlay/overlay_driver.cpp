@@ -154,6 +154,7 @@ void OverlayDriver::adoptTunnels() {
         some = true;
     }
     if (some) settled_ = context_.clock.now() + kSettle;
+    findUplink();
     // The first sweep of the rules must not open what is closed now.
     if (const auto guarded = guard(); !guarded) logWarn("{}", guarded.error().message);
 }
@@ -170,6 +171,18 @@ void OverlayDriver::show(const Tunnel& tunnel) {
     for (const auto& [remote, entries] : tunnel.remotes) shown.remotes.insert(remote);
     const std::lock_guard lock(shownMutex_);
     shown_[tunnel.status.id] = std::move(shown);
+}
+
+// The link that has this host's address, if any has it yet.
+void OverlayDriver::findUplink() {
+    const auto addresses = context_.netlink.listAddresses();
+    if (!addresses) return;
+    for (const net::Address& address : *addresses) {
+        if (address.prefix.address() != config_.vtep) continue;
+        const auto link = context_.netlink.getLink(address.link);
+        const std::lock_guard lock(guarding_);
+        if (link) uplink_ = link->name;
+    }
 }
 
 Result<void> OverlayDriver::guard() {
@@ -189,6 +202,9 @@ Result<void> OverlayDriver::guard() {
     }
     for (const IpAddress& away : view_->awayAddresses()) wanted.members.erase(away);
     wanted.members.erase(config_.vtep);  // what an earlier identity of this host had
+    wanted.peers = wanted.members;
+    wanted.address = config_.vtep;
+    wanted.uplink = uplink_;
     if (wanted == guard_) return {};
     WEFT_TRY(context_.firewall.setTunnel(wanted));
     guard_ = std::move(wanted);
@@ -988,6 +1004,10 @@ void OverlayDriver::shorten(Tunnel& tunnel, const std::set<MacAddress>& changed)
 
 Result<std::vector<Repair>> OverlayDriver::reconcile(bool dryRun) {
     Sweep sweep(dryRun);
+    if (!dryRun) {
+        findUplink();
+        if (auto guarded = guard(); !guarded) sweep.fail("rule", "tunnel port", guarded.error());
+    }
     {
         const std::lock_guard lock(links_);
         sweepTunnels(sweep);

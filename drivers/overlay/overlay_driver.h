@@ -232,6 +232,7 @@ private:
 
     // Lets the other hosts send into the tunnels, and nobody else.
     Result<void> guard();
+    void findUplink();
     void startProbe(uint32_t epoch);
     Result<void> startHostWatch();
     // Of what this host's networks have, else could have.
@@ -262,6 +263,7 @@ private:
     std::mutex links_;                         // held by who makes vxlan links, or removes those that are nobody's
     std::mutex guarding_;
     firewall::Tunnel guard_;         // with guarding_ held
+    std::string uplink_;             // the link that has config_.vtep; the same
     mutable std::mutex shownMutex_;  // never held while anything is waited for
     std::map<NetworkId, TunnelPtr> tunnels_;
     std::map<NetworkId, Shown> shown_;

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <net/if.h>
 #include <netinet/icmp6.h>
 #include <netinet/in.h>
 #include <netinet/ip_icmp.h>
@@ -363,16 +364,18 @@ std::optional<IpAddress> Lab::exchange(const Probe& probe, std::chrono::millisec
         require(::bind(server.get(), own.get(), own.size) == 0, "bind server");
         if (probe.protocol == kTcp) require(::listen(server.get(), 8) == 0, "listen");
     });
+    auto to = socketAddress(probe.to, probe.port);
     inside(probe.from, [&] {
         client.reset(::socket(domain, type, probe.protocol));
         require(static_cast<bool>(client), "socket");
+        ::setsockopt(client.get(), SOL_SOCKET, SO_BROADCAST, &yes, sizeof yes);
+        if (!probe.to.isV4()) reinterpret_cast<sockaddr_in6&>(to.storage).sin6_scope_id = ::if_nametoindex("eth0");
         if (!probe.bind) return;
         ::setsockopt(client.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
         auto own = socketAddress(*probe.bind, probe.bindPort);
         require(::bind(client.get(), own.get(), own.size) == 0, "bind client");
     });
     const auto deadline = std::chrono::steady_clock::now() + patience;
-    const auto to = socketAddress(probe.to, probe.port);
     if (probe.protocol == kTcp) return exchangeTcp(client.get(), server.get(), to, deadline);
     if (probe.protocol == kUdp) return exchangeUdp(client.get(), server.get(), to, deadline, oneWay);
     return exchangeSctp(client.get(), server.get(), probe, deadline, oneWay);

@@ -67,40 +67,6 @@ TEST_P(Traffic, PublishedPortsAnswerOutsideWithTheClientsAddress) {
     }
 }
 
-TEST_P(Traffic, OnlyMembersReachTheTunnel) {
-    constexpr uint16_t kPort = 4789;
-    setNetworks({Net::A});
-    const auto toHost = [](Place from, IpFamily family, uint16_t port) {
-        return Probe{from, address(Place::Host, family), port, Place::Host, port, kUdp};
-    };
-    const std::set<IpAddress> members = {address(Place::Outside, IpFamily::V4), address(Place::Outside, IpFamily::V6)};
-    for (const auto family : kFamilies) open("before", toHost(Place::Outside, family, kPort));
-    ok(firewall->setTunnel({kPort, {}}));
-    for (const auto family : kFamilies) {
-        closed("a stranger", toHost(Place::Outside, family, kPort));
-        open("another port", toHost(Place::Outside, family, kPort + 1));
-    }
-    ok(firewall->setTunnel({kPort, members}));
-    for (const auto family : kFamilies) {
-        open("a member", toHost(Place::Outside, family, kPort), address(Place::Outside, family));
-        closed("a container", toHost(Place::A1, family, kPort));
-    }
-    const Intent intent{{network(Net::A)}, {}};
-    EXPECT_EQ(firewall->sync(intent, true)->repairs, std::vector<std::string>{});
-    lab->run(Place::Host, "nft flush ruleset; iptables-legacy -t raw -F; ip6tables-legacy -t raw -F");
-    EXPECT_NE(firewall->sync(intent, false)->repairs, std::vector<std::string>{});
-    for (const auto family : kFamilies) {
-        open("a member", toHost(Place::Outside, family, kPort));
-        closed("a container", toHost(Place::A1, family, kPort));
-    }
-    ok(firewall->removeNetwork(network(Net::A).id));
-    ok(firewall->setTunnel({kPort, {address(Place::Outside, IpFamily::V6)}}));
-    closed("no member any more", toHost(Place::Outside, IpFamily::V4, kPort));
-    open("a member", toHost(Place::Outside, IpFamily::V6, kPort));
-    ok(firewall->setTunnel({}));
-    for (const auto family : kFamilies) open("after", toHost(Place::Outside, family, kPort));
-}
-
 TEST_P(Traffic, QueriesGoToTheResolver) {
     constexpr uint16_t kDns = 53;
     const auto answered = [&](const char* what, Place from, const IpAddress& to, uint16_t port, uint8_t protocol) {

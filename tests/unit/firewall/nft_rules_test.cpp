@@ -58,20 +58,29 @@ TEST(NftRules, NoIntervalSetHasAFieldOfOneByte) {
 }
 
 TEST(NftRules, TheTunnelIsOnlyElements) {
-    State state;
-    state.tunnel = {4789, {ip("192.0.2.7"), ip("2001:db8::7")}};
-    const Table table = tableOf(state);
+    State state = stateWith(network(), {});
+    state.engines = {"docker0"};
+    state.tunnel = {4789, {ip("192.0.2.7")}, {ip("192.0.2.7"), ip("2001:db8::7")}, ip("192.0.2.1"), "eth0"};
+    Table table = tableOf(state);
     EXPECT_EQ(table.chains, tableOf({}).chains);
     EXPECT_THAT(table.elements.at("tunnel"), ElementsAre(Pair("4789", "")));
+    EXPECT_THAT(table.elements.at("address4"), ElementsAre(Pair("192.0.2.1", "")));
     EXPECT_THAT(table.elements.at("members4"), ElementsAre(Pair("192.0.2.7", "")));
-    EXPECT_THAT(table.elements.at("members6"), ElementsAre(Pair("2001:db8::7", "")));
+    EXPECT_FALSE(table.elements.contains("members6"));
+    EXPECT_THAT(table.elements.at("peers6"), ElementsAre(Pair("2001:db8::7", "")));
+    const auto inside = [&] { return tableOf(state).elements.at("inside"); };
+    EXPECT_THAT(inside(), ElementsAre(Pair("\"br-a\"", ""), Pair("\"docker0\"", ""), Pair("\"lo\"", "")));
+    state.tunnel.uplink = "br-a";
+    EXPECT_THAT(inside(), ElementsAre(Pair("\"docker0\"", ""), Pair("\"lo\"", "")));
+    state.tunnel.uplink = "lo";
+    EXPECT_THAT(inside(), ElementsAre(Pair("\"br-a\"", ""), Pair("\"docker0\"", ""), Pair("\"lo\"", "")));
 }
 
 TEST(NftRules, TheResolverIsOnlyElements) {
     auto net = network();
     State state = stateWith(net, {});
     state.resolver = 7953;
-    EXPECT_THAT(resolverElements(state), IsEmpty());
+    EXPECT_THAT(resolverElements(state), ElementsAre(Pair("names", ElementsAre(Pair("7953", "")))));
     net.resolve = true;
     state = stateWith(net, {});
     EXPECT_THAT(resolverElements(state), IsEmpty());
