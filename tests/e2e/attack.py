@@ -154,13 +154,15 @@ class Battle:
         member = Attacker("member with the key", self.near, "eth0", [Way("unicast", far, source=near, outcome="told")],
                           via=self.far.mac())
         attackers = [stranger, user, member]
-        weft = ["-d", "weft-bridge"]
+        # What a container writes into its frames is for the guard alone to see here, not for its port's own check.
+        spoof = "-o", "weft.spoof=allow"
+        weft = "-d", "weft-bridge", *spoof
         for name, network, args, uid in (
                 ("container", self._network(1, *weft), (), 0),
                 ("container without NET_RAW", self._network(2, *weft), ("--cap-drop", "NET_RAW"), NOBODY),
                 ("container of an internal network", self._network(3, *weft, "--internal"), (), 0),
                 ("container of the engine's bridge", self._network(4, "-d", "bridge"), (), 0),
-                ("container of another overlay", self.cluster.overlay().name, (), 0)):
+                ("container of another overlay", self.cluster.overlay(*spoof).name, (), 0)):
             attackers.append(self._contained(name, network, args, uid))
         return attackers
 
@@ -175,17 +177,14 @@ class Battle:
         state = container.state["NetworkSettings"]["Networks"][network]
         inspect = self.near.inspect("network", network)["IPAM"]["Config"]
         subnets = [config["Subnet"] for config in inspect]
-        own, gateway = state["IPAddress"], state["Gateway"]
-        if self.family == 6:
-            own, gateway = state["GlobalIPv6Address"], state["IPv6Gateway"]
+        gateway = state["Gateway"] if self.family == 4 else state["IPv6Gateway"]
         if not gateway:  # an internal network
             gateway = next(config["Gateway"] for config in inspect if (":" in config["Gateway"]) == (self.family == 6))
         near, far = self.addresses[self.near], self.addresses[self.far]
         internal = "internal" in name
-        # Without a route only a frame leaves.
-        ways = [Way("unicast", far, source=own if internal else ""), Way("own gateway", gateway, victim="near")]
-        if not internal:
-            ways += [Way("own host", near, victim="near"), Way("another address", self.second),
+        ways = [Way("own gateway", gateway, victim="near")]
+        if not internal:  # that has no way out at all, with the guard or without
+            ways += [Way("unicast", far), Way("own host", near, victim="near"), Way("another address", self.second),
                      Way("nested", self.lab.router(self.near, self.family), outcome="passes")]
         if self.family == 4 and subnets[0].endswith(".0/24"):
             ways.append(Way("broadcast", subnets[0].replace(".0/24", ".255"), victim="near"))

@@ -68,6 +68,8 @@ def send_plainly(packet):
     version = ipaddress.ip_address(destination).version
     with socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        if destination.startswith(("224.", "255.", "ff")) or destination.endswith(".255"):
+            udp.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, packet["link"].encode())  # no route need lead there
         address = (destination, packet["port"])
         if version == 6:
             scope = socket.if_nametoindex(packet["link"]) if destination.startswith("ff") else 0
