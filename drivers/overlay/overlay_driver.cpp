@@ -200,9 +200,9 @@ Result<void> OverlayDriver::guard() {
             wanted.members.insert(tunnel.remotes.begin(), tunnel.remotes.end());
         }
     }
-    for (const IpAddress& away : view_->awayAddresses()) wanted.members.erase(away);
     wanted.members.erase(config_.vtep);  // what an earlier identity of this host had
     wanted.peers = wanted.members;
+    for (const IpAddress& away : view_->awayAddresses()) wanted.members.erase(away);
     wanted.address = config_.vtep;
     wanted.uplink = uplink_;
     if (wanted == guard_) return {};
