@@ -117,9 +117,15 @@ Error refuse(ErrorCode code, const std::string& path, const std::string& why) {
     if (code == ErrorCode::Unsupported) {
         message += "Install that version of weft or a newer one";
     } else {
-        message += "Restore it from a backup";
+        message += "Restore it from a backup of this host";
     }
-    message += ", or start without it: move " + path + " (and " + path + "-wal) away, then make weft's networks anew";
+    // Without it the host must not go on under its identity: others hold it to what the file said.
+    const auto key = std::filesystem::path(path).parent_path() / "node.key";
+    message +=
+        " (the host then learns from the others what it promised since); or begin anew as another host: stop its "
+        "containers, move " +
+        path + ", " + path + "-wal and " + key.string() +
+        " away (all of them), make weft's networks anew, and on another host: weftctl node forget";
     return makeError(code, std::move(message));
 }
 

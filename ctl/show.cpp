@@ -359,6 +359,7 @@ constexpr View kViews[] = {
     {"keys", showKeys},
     {"kv", showRows},
     {"forget", showForgotten},
+    {"renew", showForgotten},
     {"ping", showPing},
     {"log-level", showLogLevel},
     {"version", showVersion},

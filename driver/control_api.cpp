@@ -129,6 +129,9 @@ struct ControlApi::Routes {
             for (std::string& warning : sources.overlayWarnings()) all.push_back(std::move(warning));
         }
         for (std::string& warning : tunnelWarnings(sources.tunnels())) all.push_back(std::move(warning));
+        if (sources.ledgerWarnings) {
+            for (std::string& warning : sources.ledgerWarnings()) all.push_back(std::move(warning));
+        }
         if (sources.sharedNetworks == nullptr) return all;
         for (std::string& warning : sources.sharedNetworks->warnings()) all.push_back(std::move(warning));
         return all;
@@ -481,6 +484,14 @@ struct ControlApi::Routes {
         return answer({{"done", *done}});
     }
 
+    static HttpResponse renew(ControlApi& api, const HttpRequest&) {
+        if (const auto done = api.sources_.gossip->renewIdentity(); !done) return failure(500, done.error().message);
+        return answer(
+            {{"done",
+              "this host has a new identity once weftd starts again: systemctl restart weftd. Its containers "
+              "keep their addresses. Then, when the other hosts see them: weftctl node forget, of the old one"}});
+    }
+
     static Json repairJson(const Repair& repair) {
         return {{"kind", repair.kind},
                 {"object", repair.object},
@@ -602,7 +613,7 @@ struct ControlApi::Routes {
         std::string_view path;
         HttpResponse (*run)(ControlApi&, const HttpRequest&);
     };
-    static constexpr std::array<Route, 25> kAll{{
+    static constexpr std::array<Route, 26> kAll{{
         {"GET", "/v1/members", members},
         {"GET", "/v1/overlay", overlay},
         {"GET", "/v1/tunnels", tunnels},
@@ -615,6 +626,7 @@ struct ControlApi::Routes {
         {"GET", "/v1/keys", getKeys},
         {"POST", "/v1/keys", changeKeys},
         {"POST", "/v1/forget", forget},
+        {"POST", "/v1/renew", renew},
         {"GET", "/v1/version", version},
         {"GET", "/v1/status", status},
         {"GET", "/v1/networks", networks},

@@ -12,6 +12,7 @@
 //     POST /v1/keys         body {"add": BASE64}, {"use": ID} or {"remove": ID}
 //     POST /v1/trace        body {"container": ID, "destination": ADDRESS, "protocol": "tcp", "port": 80}
 //     POST /v1/forget       body {"node": NAME, "force": bool}
+//     POST /v1/renew        this host's identity, from the next start on
 //     PUT  /v1/log-level    body {"level": "debug"}
 //
 // Failures are {"error": TEXT} with status 400, 404, 405, 409 or 500.
@@ -61,6 +62,7 @@ struct ControlSources {
     };
     std::function<Result<std::string>()> blocks;  // who holds which addresses
     std::function<Result<std::string>(const std::string& node, bool force)> forget;
+    std::function<std::vector<std::string>()> ledgerWarnings;  // of shared pools; may be empty
     Metrics* metrics = nullptr;
     const Clock* clock = nullptr;
     std::string firewall;  // "nft", "iptc" and why

@@ -48,6 +48,7 @@
 #include "drivers/names.h"
 #include "drivers/none/none_driver.h"
 #include "drivers/overlay/overlay_driver.h"
+#include "drivers/overlay/overlay_rows.h"
 #include "drivers/record_store.h"
 #include "firewall/select.h"
 #include "firewall/watch.h"
@@ -378,6 +379,16 @@ ipam::LocalIpamHooks Daemon::sharedHooks() {
 Result<void> Daemon::makeOverlay(const DriverContext& context) {
     sharedLeases_ = std::make_unique<ipam::DatabaseLeaseStore>(*database_, "ipam_cluster");
     ipam::ClusterIpamConfig pools;
+    pools.alone = gossip_->alone();
+    pools.evidence.prefix = "overlay/ep/";
+    pools.evidence.addresses = [](const kv::Row& row) {
+        std::vector<IpAddress> addresses;
+        if (const auto endpoint = decodeEndpoint(row.value)) {
+            if (endpoint->v4) addresses.push_back(*endpoint->v4);
+            if (endpoint->v6) addresses.push_back(*endpoint->v6);
+        }
+        return addresses;
+    };
     pools.seeds = [this] { return gossip_->seeds(); };
     WEFT_ASSIGN(sharedIpam_,
                 ipam::ClusterIpam::create(*gossip_, *sharedLeases_, clock_, std::move(pools), sharedHooks()));
@@ -462,6 +473,7 @@ Result<void> Daemon::startServing() {
     sources.tunnels = [this] { return overlay_->tunnels(); };
     sources.hosts = [this] { return overlay_->hosts(); };
     sources.blocks = [this] { return sharedIpam_->describe(); };
+    sources.ledgerWarnings = [this] { return sharedIpam_->facts()->warnings; };
     sources.forget = [this](const std::string& node, bool force) { return sharedIpam_->forgetNode(node, force); };
     sources.metrics = &metrics_;
     sources.clock = &clock_;

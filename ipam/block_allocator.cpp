@@ -15,8 +15,10 @@ using kv::NodeId;
 
 constexpr uint8_t kVersion = 1;
 constexpr unsigned kSingleBits = 24;
-constexpr size_t kLooks = 64;          // pools a tick
-constexpr size_t kShownUnits = 20000;  // rows a page of pools()
+constexpr size_t kLooks = 64;            // pools a tick
+constexpr size_t kShownUnits = 20000;    // rows a page of pools()
+constexpr size_t kClaimsPerHost = 4096;  // addresses of one's blocks that another's rows keep from being given out
+constexpr size_t kReclaimAtOnce = 16;
 constexpr std::string_view kUnitPrefix = "ipam/unit/";
 constexpr std::string_view kWantPrefix = "ipam/want/";
 constexpr std::string_view kNoPrefix = "ipam/no/";
@@ -129,10 +131,12 @@ std::optional<BlockAllocator::UnitKey> BlockAllocator::parseKey(const std::strin
 
 // Rows of a host that is away for now count on: who owns what does not depend on who is there.
 bool BlockAllocator::onRow(kv::RowEvent event, const kv::Row& row) {
-    const bool there = event == kv::RowEvent::Put;
+    recovery_.onRow(event, row);
+    const bool there = event == kv::RowEvent::Put && row.version >= recovery_.voidBelow(row.owner);
     kv::Reader in(kv::asBytes(row.value));
     if (row.key.starts_with(kUnitPrefix)) {
         const auto key = parseKey(row.key);
+        if (!key && row.owner == node_.id()) unreadable_ = row.key;
         if (!key || event == kv::RowEvent::Suspended) return false;
         if (!there) {
             eraseRow(row.owner, *key);
@@ -143,10 +147,13 @@ bool BlockAllocator::onRow(kv::RowEvent event, const kv::Row& row) {
             unit.generation = in.u64();
             unit.holder = in.id();
         }
-        if (!in.done()) return false;
+        if (!in.done()) {
+            if (row.owner == node_.id()) unreadable_ = row.key;
+            return false;
+        }
         putRow(row.owner, *key, unit);
         // What others give each other matters when somebody counts, and to demands at the next tick.
-        return row.owner == node_.id() || unit.holder == node_.id() || ledger_.frozen();
+        return row.owner == node_.id() || unit.holder == node_.id() || ledger_.frozen() || recovery_.busy();
     } else if (row.key.starts_with(kWantPrefix)) {
         const std::pair at(row.owner, row.key.substr(kWantPrefix.size()));
         Want want;
@@ -224,15 +231,28 @@ BlockAllocator::BlockAllocator(kv::Node& node, LocalIpam& book, const Clock& clo
       clock_(clock),
       config_(std::move(config)),
       serial_(config_.ledger.random()),
+      recovery_(node, config_.alone, config_.recoverQuiet,
+                {.settled = [this] { return saving_.empty() && !ledger_.writing(); },
+                 .others = [this](std::string& why) { return witnesses(why); },
+                 .voided = [this](const NodeId& id) { drop(id); },
+                 .restore = [this](std::function<void(bool)> done) { restore(std::move(done)); }}),
       ledger_(node, clock, config_.ledger,
               {.unitsSettled = [this] { return saving_.empty(); },
                .unitsDigest = [this](const NodeId& id) { return digest(id); },
                .adopt = [this](std::function<void()> done) { adopt(std::move(done)); },
-               .changed = [this] { process(); }}) {
+               .changed = [this] { process(); },
+               .fenced = [this] { return silent(); },
+               .voidBelow = [this](const NodeId& id) { return recovery_.voidBelow(id); }}) {
+    hesitating_ = !config_.alone && config_.firstContact.count() > 0;
+    hesitatesUntil_ = node_.now() + config_.firstContact;
     busy_ = true;
     watch_ = node_.watch("ipam/", [this](kv::RowEvent event, const kv::Row& row) {
         if (onRow(event, row)) process();
     });
+    if (!config_.evidence.prefix.empty()) {
+        evidenceWatch_ = node_.watch(config_.evidence.prefix,
+                                     [this](kv::RowEvent event, const kv::Row& row) { onEvidence(event, row); });
+    }
     busy_ = false;
     // Wants of an earlier life have nobody waiting.
     for (const kv::Row& row : node_.table().list("ipam/")) {
@@ -241,11 +261,15 @@ BlockAllocator::BlockAllocator(kv::Node& node, LocalIpam& book, const Clock& clo
             node_.erase(row.key, [](const Result<void>&) {});
         }
     }
+    node_.onDoubt([this, life = std::weak_ptr(life_)] {
+        if (!life.expired()) process();
+    });
     process();
 }
 
 BlockAllocator::~BlockAllocator() {
     node_.unwatch(watch_);
+    if (evidenceWatch_ != 0) node_.unwatch(evidenceWatch_);
     life_.reset();
     for (auto& [key, demand] : std::exchange(demands_, {})) {
         for (auto& done : demand.waiting) done(makeError(ErrorCode::Unavailable, "weftd is ending"));
@@ -258,7 +282,7 @@ BlockAllocator::~BlockAllocator() {
 void BlockAllocator::tick() {
     retryUnits();
     const auto& pools = ledger_.committed().pools;
-    if (!ledger_.frozen() && !ledger_.forgotten()) {
+    if (!silent() && !ledger_.frozen() && !ledger_.forgotten()) {
         const auto look = [&](const PoolEntry& of) {
             ++work_;
             if (ledger_.isMember()) askAhead(of);
@@ -274,6 +298,11 @@ void BlockAllocator::tick() {
             looked_ = at->number;
         }
     }
+    reclaim();
+    if (auto lines = warnings(); lines != told_) {
+        told_ = std::move(lines);
+        factsVersion_ = 0;
+    }
     process();
     for (const NodeId& id : ledger_.committed().forgotten) node_.giveUp(id);
 }
@@ -287,7 +316,9 @@ void BlockAllocator::touch(const IpPrefix& prefix) {
 void BlockAllocator::tellFacts() {
     if (!config_.onFacts || factsVersion_ == ledger_.factsVersion()) return;
     factsVersion_ = ledger_.factsVersion();
-    config_.onFacts(std::make_shared<const LedgerFacts>(ledger_.facts()));
+    LedgerFacts facts = ledger_.facts();
+    facts.warnings.insert(facts.warnings.end(), told_.begin(), told_.end());
+    config_.onFacts(std::make_shared<const LedgerFacts>(std::move(facts)));
 }
 
 void BlockAllocator::process() {
@@ -307,10 +338,22 @@ void BlockAllocator::process() {
 }
 
 bool BlockAllocator::busy() const {
-    return !demands_.empty() || !poolDemands_.empty() || !failed_.empty() || ledger_.busy();
+    return !demands_.empty() || !poolDemands_.empty() || !failed_.empty() || ledger_.busy() || recovery_.busy() ||
+           hesitating_;
 }
 
 void BlockAllocator::run() {
+    hesitate();
+    if (believed_ != ledger_.accepted().forgotten.size()) {
+        believed_ = ledger_.accepted().forgotten.size();
+        std::vector<std::pair<NodeId, std::string>> gone;
+        for (const auto& [at, keys] : claimRows_) {
+            if (ledger_.accepted().forgotten.contains(at.first)) gone.push_back(at);
+        }
+        for (const auto& at : gone) unclaim(at);
+    }
+    recovery_.process();
+    if (std::exchange(wasFenced_, recovery_.fenced()) != recovery_.fenced()) fence();
     ledger_.process();
     acceptUnits();
     sync();
@@ -329,9 +372,18 @@ const BlockAllocator::Unit* BlockAllocator::find(const NodeId& owner, const Unit
 }
 
 std::optional<uint64_t> BlockAllocator::ownBlock(const PoolEntry& pool, uint32_t block) const {
-    const Unit* own = find(node_.id(), {pool.number, false, block});
-    if (own == nullptr) return pool.home == node_.id() ? std::optional<uint64_t>(0) : std::nullopt;
-    return own->holder == node_.id() ? std::optional(own->generation) : std::nullopt;
+    const UnitKey key{pool.number, false, block};
+    const Unit* own = find(node_.id(), key);
+    if (own == nullptr && pool.home != node_.id()) return std::nullopt;
+    if (own != nullptr && own->holder != node_.id()) return std::nullopt;
+    const uint64_t generation = own == nullptr ? 0 : own->generation;
+    // Another one that had it later had it from this host, whatever this host remembers.
+    const auto owners = owners_.find(key);
+    if (owners == owners_.end()) return generation;
+    for (const auto& [id, unit] : owners->second) {
+        if (unit.generation > generation && ledger_.accepted().isMember(id)) return std::nullopt;
+    }
+    return generation;
 }
 
 // Not if the block went through this host's hands since: then the address went along.
@@ -435,8 +487,8 @@ uint64_t BlockAllocator::digest(const NodeId& id) const {
 }
 
 bool BlockAllocator::mayGive(const NodeId& to) const {
-    return to != node_.id() && !ledger_.frozen() && !ledger_.forgotten() && ledger_.isMember() &&
-           ledger_.committed().isMember(to) && ledger_.accepted().isMember(to);
+    return to != node_.id() && !silent() && !recovery_.recovering(to) && !ledger_.frozen() && !ledger_.forgotten() &&
+           ledger_.isMember() && ledger_.committed().isMember(to) && ledger_.accepted().isMember(to);
 }
 
 // --- the book follows the rows ---
@@ -462,7 +514,7 @@ void BlockAllocator::retryUnits() {
 }
 
 void BlockAllocator::acceptUnits() {
-    if (ledger_.frozen() || ledger_.forgotten() || !ledger_.isMember()) return;
+    if (silent() || ledger_.frozen() || ledger_.forgotten() || !ledger_.isMember()) return;
     std::vector<std::pair<UnitKey, Unit>> mine;
     for (auto at = gifts_.begin(); at != gifts_.end();) {
         ++work_;
@@ -485,6 +537,7 @@ void BlockAllocator::acceptUnits() {
 }
 
 void BlockAllocator::sync() {
+    if (silent()) return;
     if (ledger_.forgotten()) {
         if (held_.empty()) return;
         for (const PoolEntry& pool : ledger_.committed().pools) book_.withdraw(pool.prefix);
@@ -497,12 +550,24 @@ void BlockAllocator::sync() {
         changed_.insert(at->number);
         known_ = at->number;
     }
+    std::vector<Fresh> fresh;
     for (const uint32_t number : std::exchange(changed_, {})) {
-        if (const PoolEntry* of = pool(number)) syncPool(*of);
+        if (const PoolEntry* of = pool(number)) syncPool(*of, fresh);
+    }
+    // Into the book goes what is this host's and no container of another's.
+    if (fresh.empty()) return;
+    findClaims();
+    for (Fresh& one : fresh) {
+        const UnitKey start{one.pool->number, true, one.range.first};
+        for (auto at = claimed_.lower_bound(start); at != claimed_.end(); ++at) {
+            if (at->first.pool != one.pool->number || at->first.number > one.range.last) break;
+            one.holes.push_back(at->first.number);
+        }
+        book_.hold(one.pool->prefix, one.range, one.holes);
     }
 }
 
-void BlockAllocator::syncPool(const PoolEntry& pool) {
+void BlockAllocator::syncPool(const PoolEntry& pool, std::vector<Fresh>& fresh) {
     const BlockPlan plan(pool.prefix);
     auto& units = units_[node_.id()];
     const auto first = units.lower_bound({pool.number, false, 0});
@@ -525,7 +590,7 @@ void BlockAllocator::syncPool(const PoolEntry& pool) {
             carved_.insert(single);
             holes.push_back(single.number);
         }
-        book_.hold(pool.prefix, range, holes);
+        fresh.push_back({&pool, range, std::move(holes)});
     };
     if (pool.home == node_.id()) {
         for (uint32_t block = 0; block < plan.count; ++block) take(block);
@@ -542,10 +607,10 @@ void BlockAllocator::syncPool(const PoolEntry& pool) {
         const AddressRange only{key.number, key.number};
         const bool mine = unit.holder == node_.id();
         if (held(block)) {
-            if (mine && carved_.erase(key) != 0) book_.hold(pool.prefix, only);
+            if (mine && carved_.erase(key) != 0) fresh.push_back({&pool, only, {}});
         } else if (mine && !held(key) && !saving_.contains(block) && ownSingle(pool, plan, key)) {
             held_.insert(key);
-            book_.hold(pool.prefix, only);
+            fresh.push_back({&pool, only, {}});
         }
     }
 }
@@ -562,6 +627,8 @@ bool BlockAllocator::giveBlock(const PoolEntry& pool, const BlockPlan& plan, uin
     const AddressRange range = plan.range(block);
     carved_.erase(carved_.lower_bound({pool.number, true, range.first}),
                   carved_.upper_bound({pool.number, true, range.last}));
+    claimed_.erase(claimed_.lower_bound({pool.number, true, range.first}),
+                   claimed_.upper_bound({pool.number, true, range.last}));
     putUnit(key, {*generation + 1, to});
     return true;
 }
@@ -571,6 +638,8 @@ bool BlockAllocator::giveSingle(const PoolEntry& pool, const BlockPlan& plan, co
     const UnitKey key{pool.number, true, address.bits()};
     const uint32_t block = plan.blockOf(address);
     const UnitKey blockKey{pool.number, false, block};
+    const auto claim = claimed_.find(key);
+    if (claim != claimed_.end() && !claim->second.contains(to)) return false;
     if (plan.bits == 0) return giveBlock(pool, plan, block, to);
     if (saving_.contains(key) || saving_.contains(blockKey) || !mayGive(to) || address == pool.gateway) return false;
     const Unit* own = find(node_.id(), key);
@@ -584,6 +653,7 @@ bool BlockAllocator::giveSingle(const PoolEntry& pool, const BlockPlan& plan, co
     const AddressRange only{address.bits(), address.bits()};
     if (!vacated && !book_.vacate(pool.prefix, only)) return false;
     if (held(blockKey)) carved_.insert(key);
+    claimed_.erase(key);
     held_.erase(key);
     idleSince_.erase(key);
     putUnit(key, {generation + 1, to});
@@ -591,7 +661,7 @@ bool BlockAllocator::giveSingle(const PoolEntry& pool, const BlockPlan& plan, co
 }
 
 void BlockAllocator::answer() {
-    if (ledger_.frozen() || ledger_.forgotten()) return;
+    if (silent() || ledger_.frozen() || ledger_.forgotten()) return;
     for (const auto& [at, want] : wants_) {
         uint64_t& last = answered_[at];
         const PoolEntry* of = pool(want.pool);
@@ -687,8 +757,8 @@ void BlockAllocator::pursuePools() {
     for (auto at = poolDemands_.begin(); at != poolDemands_.end();) {
         const IpPrefix prefix = at->first;
         std::optional<Result<void>> result;
-        if (ledger_.forgotten()) {
-            result = makeError(ErrorCode::Unavailable, ledger_.obstacle());
+        if (const std::string why = obstacle(); ledger_.forgotten() || recovery_.fenced()) {
+            result = makeError(ErrorCode::Unavailable, "make pool " + prefix.str() + ": " + why);
         } else if (const PoolEntry* known = poolOf(prefix); known != nullptr && ledger_.isMember()) {
             result = Result<void>();
             if (known->gateway != at->second.gateway) {
@@ -702,7 +772,7 @@ void BlockAllocator::pursuePools() {
             }
         }
         if (!result && clock_.now() >= at->second.deadline) {
-            std::string why = ledger_.obstacle();
+            std::string why = obstacle();
             if (why.empty()) why = "the other hosts did not agree in time";
             result = makeError(ErrorCode::Unavailable, "make pool " + prefix.str() + ": " + why);
         }
@@ -723,8 +793,8 @@ void BlockAllocator::pursuePools() {
 void BlockAllocator::needAddress(const IpPrefix& prefix, std::optional<IpAddress> exact, std::optional<IpPrefix> within,
                                  Done done) {
     const PoolEntry* of = poolOf(prefix);
-    if (of == nullptr || !ledger_.isMember() || ledger_.forgotten()) {
-        const std::string why = ledger_.obstacle();
+    if (of == nullptr || !ledger_.isMember() || ledger_.forgotten() || recovery_.fenced()) {
+        const std::string why = obstacle();
         return done(makeError(ErrorCode::Unavailable, "pool " + prefix.str() + ": " +
                                                           (why.empty() ? "the cluster does not know it yet" : why)));
     }
@@ -790,7 +860,7 @@ void BlockAllocator::pursue() {
         const auto refusal = refusals_.find(key + "@" + demand.want.target.str());
         const bool refused = refusal != refusals_.end() && refusal->second == demand.want.serial;
         if (!late && pending && !refused) continue;
-        if (ledger_.frozen() && !late) continue;
+        if ((ledger_.frozen() || hesitating_) && !late) continue;
         if (demand.want.target != NodeId{} && !refused) demand.silent.insert(demand.want.target);
         if (refused) {
             demand.silent.erase(demand.want.target);
@@ -965,6 +1035,206 @@ void BlockAllocator::adopt(std::function<void()> done) {
     written();
 }
 
+// --- recovery ---
+
+std::string BlockAllocator::obstacle() const {
+    const std::string fenced = recovery_.obstacle();
+    return fenced.empty() ? ledger_.obstacle() : fenced;
+}
+
+std::string BlockAllocator::damage() const {
+    if (node_.inDoubt()) return "";  // the others know better
+    return unreadable_.empty() ? ledger_.damage() : "row " + unreadable_ + " does not read";
+}
+
+std::vector<std::string> BlockAllocator::warnings() const {
+    std::vector<std::string> lines;
+    if (const std::string why = recovery_.obstacle(); !why.empty()) {
+        lines.push_back("no addresses are given out here: " + why);
+    }
+    for (const NodeId& id : recovery_.askers()) {
+        lines.push_back("host " + nameOf(id) +
+                        " has lost its memory and gives no addresses out until all hosts have answered it");
+    }
+    for (const auto& [id, count] : claimCount_) {
+        if (count == 0) continue;
+        lines.push_back("containers of host " + nameOf(id) + " have " + std::to_string(count) +
+                        (overClaims_.contains(id) ? " or more" : "") +
+                        " addresses of this host's blocks; they are given to nobody else" +
+                        (overClaims_.contains(id) ? ", and more of them are not believed" : ""));
+    }
+    return lines;
+}
+
+void BlockAllocator::hesitate() {
+    if (!hesitating_) return;
+    const kv::Counters& counters = node_.counters();
+    const auto seeds = config_.ledger.seeds ? config_.ledger.seeds() : std::vector<kv::Address>();
+    const bool others = node_.members().size() > 1 || !seeds ||
+                        std::ranges::any_of(*seeds, [this](const auto& at) { return at != config_.ledger.self; });
+    hesitating_ = others && counters.syncsFinished + counters.syncsEqual == 0 && node_.now() < hesitatesUntil_;
+}
+
+// What this host's containers have and another one holds: after a new identity, its old one's.
+void BlockAllocator::reclaim() {
+    if (silent() || ledger_.frozen() || ledger_.forgotten() || !ledger_.isMember()) return;
+    if (clock_.now() < nextReclaim_) return;
+    nextReclaim_ = clock_.now() + config_.aheadPause;
+    for (const auto& [prefix, address] : book_.leasesNotHeld(kReclaimAtOnce)) {
+        if (poolOf(prefix) != nullptr) needAddress(prefix, address, std::nullopt, [](const Result<void>&) {});
+    }
+}
+
+// --- evidence ---
+
+const PoolEntry* BlockAllocator::poolAt(const IpAddress& address) {
+    const auto& pools = ledger_.committed().pools;
+    if (poolsByPrefix_.size() != pools.size()) {
+        poolsByPrefix_.clear();
+        for (const PoolEntry& of : pools) poolsByPrefix_[of.prefix] = of.number;
+    }
+    auto after = poolsByPrefix_.upper_bound(IpPrefix(address, static_cast<uint8_t>(addressBits(address.family()))));
+    if (after == poolsByPrefix_.begin() || !std::prev(after)->first.contains(address)) return nullptr;
+    return pool(std::prev(after)->second);
+}
+
+// What the row claims of this host's units, of which each is withheld.
+std::vector<BlockAllocator::UnitKey> BlockAllocator::claim(const kv::Row& row) {
+    std::vector<UnitKey> keys;
+    if (row.owner == node_.id() || ledger_.accepted().forgotten.contains(row.owner)) return keys;
+    for (const IpAddress& address : config_.evidence.addresses(row)) {
+        const PoolEntry* of = poolAt(address);
+        if (of == nullptr) continue;
+        const UnitKey single{of->number, true, address.bits()};
+        const bool here = held(single) || held({of->number, false, BlockPlan(of->prefix).blockOf(address)});
+        if (!here || carved_.contains(single)) continue;
+        size_t& count = claimCount_[row.owner];
+        if (count >= kClaimsPerHost) {
+            overClaims_.insert(row.owner);
+            continue;
+        }
+        ++count;
+        keys.push_back(single);
+        claimed_[single].insert(row.owner);
+    }
+    if (!keys.empty()) claimRows_[{row.owner, row.key}] = keys;
+    return keys;
+}
+
+void BlockAllocator::findClaims() {
+    claimRows_.clear();
+    claimed_.clear();
+    claimCount_.clear();
+    overClaims_.clear();
+    if (config_.evidence.prefix.empty()) return;
+    for (const kv::Member& member : node_.members()) {  // of those that are away, too
+        for (const kv::Row& row : node_.table().list(member.id, config_.evidence.prefix)) claim(row);
+    }
+}
+
+void BlockAllocator::unclaim(const std::pair<NodeId, std::string>& at) {
+    const auto claims = claimRows_.extract(at);
+    if (claims.empty()) return;
+    for (const UnitKey& key : claims.mapped()) {
+        --claimCount_[at.first];
+        const auto claim = claimed_.find(key);
+        if (claim == claimed_.end()) continue;
+        claim->second.erase(at.first);
+        if (!claim->second.empty()) continue;
+        claimed_.erase(claim);
+        const PoolEntry* of = pool(key.pool);
+        if (of == nullptr || carved_.contains(key)) continue;
+        const IpAddress address(of->prefix.family(), key.number);
+        if (address == of->gateway) continue;
+        if (held(key) || held({key.pool, false, BlockPlan(of->prefix).blockOf(address)})) {
+            book_.hold(of->prefix, {key.number, key.number});
+        }
+    }
+}
+
+void BlockAllocator::onEvidence(kv::RowEvent event, const kv::Row& row) {
+    if (event == kv::RowEvent::Suspended) return;  // its containers may run
+    unclaim({row.owner, row.key});
+    if (event != kv::RowEvent::Put) return;
+    for (const UnitKey& key : claim(row)) book_.withhold(pool(key.pool)->prefix, key.number);
+}
+
+void BlockAllocator::fence() {
+    if (!recovery_.fenced()) return;
+    claimed_.clear();
+    claimRows_.clear();
+    claimCount_.clear();
+    for (const PoolEntry& pool : ledger_.accepted().pools) {
+        book_.withdraw(pool.prefix);
+        changed_.insert(pool.number);  // for the fence's end
+    }
+    held_.clear();
+    carved_.clear();
+    idleSince_.clear();
+    const auto refused = makeError(ErrorCode::Unavailable, recovery_.obstacle());
+    for (auto at = demands_.begin(); at != demands_.end(); at = demands_.begin()) finish(at->first, refused);
+}
+
+void BlockAllocator::drop(const NodeId& id) {
+    std::vector<UnitKey> keys;
+    if (const auto units = units_.find(id); units != units_.end()) {
+        for (const auto& [key, unit] : units->second) keys.push_back(key);
+    }
+    for (const UnitKey& key : keys) eraseRow(id, key);
+    ledger_.drop(id);
+}
+
+// Whom this host may have promised something to: the members by the best log in sight, and whoever else is known but
+// that this log does not tell of.
+std::set<NodeId> BlockAllocator::witnesses(std::string& why) const {
+    const LedgerView view = ledger_.recovered(why);
+    std::set<NodeId> all(view.members.begin(), view.members.end());
+    for (const kv::Member& member : node_.members()) {
+        if (member.state != kv::MemberState::Left) all.insert(member.id);
+    }
+    for (const NodeId& id : view.forgotten) all.erase(id);
+    all.erase(node_.id());
+    return all;
+}
+
+// The highest generation of each unit that this host may have had or given is its own say, too.
+void BlockAllocator::restore(std::function<void(bool)> done) {
+    std::string why;
+    const LedgerView view = ledger_.recovered(why);
+    if (!why.empty()) return done(false);
+    std::map<uint32_t, NodeId> homes;
+    for (const PoolEntry& of : view.pools) homes[of.number] = of.home;
+    std::map<UnitKey, Unit> highest;
+    for (const NodeId& id : view.members) {
+        const auto units = units_.find(id);
+        if (id == node_.id() || units == units_.end()) continue;
+        for (const auto& [key, unit] : units->second) {
+            Unit& best = highest[key];
+            if (unit.generation > best.generation) best = unit;
+        }
+    }
+    // Of a pool that nobody knows; its number may yet be another's.
+    std::vector<UnitKey> strange;
+    for (const auto& [key, unit] : units_[node_.id()]) {
+        if (!homes.contains(key.pool)) strange.push_back(key);
+    }
+    for (const UnitKey& key : strange) node_.erase(keyOf(key), [](const Result<void>&) {});
+    const auto waiting = std::make_shared<size_t>(1);
+    const auto written = [this, waiting, done = std::move(done)] {
+        if (--*waiting == 0) ledger_.restore(done);
+    };
+    for (const auto& [key, unit] : highest) {
+        const auto home = homes.find(key.pool);
+        if (home == homes.end()) continue;
+        const Unit* own = find(node_.id(), key);
+        if (own == nullptr && !key.single && home->second != node_.id() && unit.holder != node_.id()) continue;
+        if (own != nullptr && (own->generation > unit.generation || *own == unit)) continue;
+        ++*waiting;
+        putUnit(key, unit, written);
+    }
+    written();
+}
+
 // A host that came back with an empty state shares its name with its dead predecessor, which is the one to forget.
 std::optional<NodeId> BlockAllocator::findHost(const std::string& nameOrId) const {
     enum Rank { Forgotten, Alive, Gone };
@@ -997,7 +1267,7 @@ Result<void> BlockAllocator::forget(const std::string& host, bool force) {
 
 std::string BlockAllocator::forgetting(const NodeId& id) const {
     if (ledger_.committed().forgotten.contains(id) && !ledger_.frozen()) return "";
-    if (std::string why = ledger_.obstacle(); !why.empty()) return why;
+    if (std::string why = obstacle(); !why.empty()) return why;
     std::string away;
     for (const NodeId& member : ledger_.accepted().members) {
         if (member != id && !ledger_.alive(member)) away += (away.empty() ? "" : ", ") + nameOf(member);
@@ -1041,6 +1311,7 @@ std::vector<SharedPool> BlockAllocator::pools(uint32_t& after) const {
 
 std::string BlockAllocator::describe() const {
     std::string out = ledger_.describe() + "\n";
+    for (const std::string& line : warnings()) out += line + "\n";
     uint32_t after = 0;
     for (auto page = pools(after); !page.empty(); page = pools(after)) out += weft::ipam::describe(page);
     return out;

@@ -23,8 +23,10 @@
 #include <string>
 #include <vector>
 
+#include "ipam/evidence.h"
 #include "ipam/ledger.h"
 #include "ipam/local_ipam.h"
+#include "ipam/recovery.h"
 #include "ipam/shared_pool.h"
 
 namespace weft::ipam {
@@ -37,6 +39,12 @@ struct BlockConfig {
     std::chrono::milliseconds handBackAfter{60'000};
     std::function<void()> onBusy;  // busy() became true
     std::function<void(std::shared_ptr<const LedgerFacts>)> onFacts;
+    bool alone = false;  // there are no other hosts
+    Evidence evidence;
+    // A host that starts says and gives nothing before it has talked to another one, at most this long: that one may
+    // know that this host's memory is not what it was.
+    std::chrono::milliseconds firstContact{2000};
+    std::chrono::milliseconds recoverQuiet{5000};  // as in Recovery
 };
 
 // How a pool is cut: 2^bits addresses a block.
@@ -94,6 +102,11 @@ public:
     // Rows, blocks and pools looked at since the start: what it costs, without a clock.
     [[nodiscard]] uint64_t work() const { return work_; }
     [[nodiscard]] size_t answered() const { return answered_.size(); }  // wants of others that are remembered
+    // Own rows that are not what this host wrote: it must not go on. Empty: all are.
+    [[nodiscard]] std::string damage() const;
+    [[nodiscard]] bool fenced() const { return recovery_.fenced(); }
+    // What a person should know, in lines.
+    [[nodiscard]] std::vector<std::string> warnings() const;
 
 private:
     struct UnitKey {
@@ -144,7 +157,13 @@ private:
     void process();
     void run();
     void sync();
-    void syncPool(const PoolEntry& pool);
+    // What is to be put into the book.
+    struct Fresh {
+        const PoolEntry* pool;
+        AddressRange range;
+        std::vector<Uint128> holes;
+    };
+    void syncPool(const PoolEntry& pool, std::vector<Fresh>& fresh);
     void acceptUnits();
     void putRow(const kv::NodeId& owner, const UnitKey& key, const Unit& unit);
     void eraseRow(const kv::NodeId& owner, const UnitKey& key);
@@ -162,6 +181,21 @@ private:
     void askAhead(const PoolEntry& pool);
     void handBack(const PoolEntry& pool);
     void adopt(std::function<void()> done);
+    void fence();
+    // Nothing is given, taken or promised.
+    [[nodiscard]] bool silent() const { return hesitating_ || recovery_.fenced(); }
+    void hesitate();
+    void reclaim();
+    void onEvidence(kv::RowEvent event, const kv::Row& row);
+    std::vector<UnitKey> claim(const kv::Row& row);
+    void findClaims();
+    [[nodiscard]] const PoolEntry* poolAt(const IpAddress& address);
+    void unclaim(const std::pair<kv::NodeId, std::string>& at);
+    void restore(std::function<void(bool)> done);
+    void drop(const kv::NodeId& id);
+    [[nodiscard]] std::set<kv::NodeId> witnesses(std::string& why) const;
+    // Why nothing new can be had now; empty: it can.
+    [[nodiscard]] std::string obstacle() const;
     void putUnit(const UnitKey& key, Unit unit, std::function<void()> then = {});
     void retryUnits();
     [[nodiscard]] uint64_t digest(const kv::NodeId& id) const;
@@ -212,9 +246,24 @@ private:
     bool busy_ = false;
     bool again_ = false;
     bool wasBusy_ = false;
+    bool wasFenced_ = false;
+    bool hesitating_ = false;
+    Clock::Monotonic hesitatesUntil_{};
+    Clock::Monotonic nextReclaim_{};
+    // Rows of others with addresses within what this host holds, and these addresses.
+    std::map<std::pair<kv::NodeId, std::string>, std::vector<UnitKey>> claimRows_;
+    std::map<UnitKey, std::set<kv::NodeId>> claimed_;
+    std::map<kv::NodeId, size_t> claimCount_;
+    std::set<kv::NodeId> overClaims_;  // whose rows hold more than is believed
+    size_t believed_ = 0;              // hosts forgotten when that was looked at
+    std::vector<std::string> told_;    // warnings(), as in the facts
+    std::map<IpPrefix, uint32_t> poolsByPrefix_;
+    std::string unreadable_;  // an own row
     std::shared_ptr<bool> life_ = std::make_shared<bool>(true);
+    Recovery recovery_;
     Ledger ledger_;
     kv::WatchId watch_ = 0;
+    kv::WatchId evidenceWatch_ = 0;
 };
 
 }  // namespace weft::ipam

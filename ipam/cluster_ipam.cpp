@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "ipam/block_allocator.h"
+#include "kv/database_storage.h"
 
 namespace weft::ipam {
 
@@ -126,10 +127,19 @@ Result<std::unique_ptr<ClusterIpam>> ClusterIpam::create(kv::Runner& runner, Lea
         const std::lock_guard lock(board->mutex);
         board->facts = std::move(facts);
     };
-    WEFT_TRY(runner.call([holder = state->blocks, &book = *state->leases, &clock, blockConfig](kv::Node& node) mutable {
-        if (const auto self = node.member(node.id())) blockConfig.ledger.self = self->record.address;
-        *holder = std::make_unique<BlockAllocator>(node, book, clock, blockConfig);
-    }));
+    blockConfig.alone = state->config.alone;
+    blockConfig.evidence = state->config.evidence;
+    const auto damage = std::make_shared<std::string>();
+    WEFT_TRY(runner.call(
+        [holder = state->blocks, &book = *state->leases, &clock, blockConfig, damage](kv::Node& node) mutable {
+            if (const auto self = node.member(node.id())) blockConfig.ledger.self = self->record.address;
+            *holder = std::make_unique<BlockAllocator>(node, book, clock, blockConfig);
+            *damage = (*holder)->damage();
+            if (!damage->empty()) holder->reset();
+        }));
+    if (!damage->empty()) {
+        return makeError(ErrorCode::Corrupt, *damage + kv::DatabaseStorage::kDamageAdvice);
+    }
     state->ticker =
         std::jthread([&runner, weak = std::weak_ptr(state->blocks), pace = state->pace](const std::stop_token& stop) {
             while (!stop.stop_requested()) {

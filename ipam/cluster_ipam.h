@@ -23,6 +23,7 @@
 
 #include "base/clock.h"
 #include "ipam/address_manager.h"
+#include "ipam/evidence.h"
 #include "ipam/lease_store.h"
 #include "ipam/ledger_facts.h"
 #include "ipam/local_ipam.h"
@@ -39,6 +40,8 @@ struct ClusterIpamConfig {
     // Addresses of --join, resolved; none while a name is not resolved. Without any but this host's own this host may
     // be the first of a cluster; else it waits until it has met the others. Empty function: no seeds.
     std::function<std::optional<std::vector<kv::Address>>()> seeds;
+    bool alone = false;  // there are no other hosts
+    Evidence evidence;   // as in BlockAllocator
     std::chrono::milliseconds patience{4500};
     std::chrono::seconds quarantine{60};
 };

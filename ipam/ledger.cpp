@@ -207,7 +207,7 @@ std::optional<std::vector<LedgerEntry>> Ledger::logOf(const NodeId& id, const He
 }
 
 void Ledger::onRow(kv::RowEvent event, const kv::Row& row) {
-    const bool there = event == kv::RowEvent::Put;
+    const bool there = event == kv::RowEvent::Put && row.version >= hooks_.voidBelow(row.owner);
     if (row.key == "ipam/head") {
         ++factsVersion_;
         const auto head = there ? decodeHead(row.value) : std::nullopt;
@@ -249,29 +249,100 @@ void Ledger::onRow(kv::RowEvent event, const kv::Row& row) {
 
 Ledger::Ledger(kv::Node& node, const Clock& clock, LedgerConfig config, Hooks hooks)
     : node_(node), clock_(clock), config_(std::move(config)), hooks_(std::move(hooks)) {
-    load();
+    damage_ = load();
 }
 
 Ledger::~Ledger() = default;
 
-void Ledger::load() {
+std::string Ledger::load() {
     const auto& table = node_.table();
     const kv::Row* row = table.find(node_.id(), "ipam/head");
-    const auto head = row == nullptr || row->deleted ? std::nullopt : decodeHead(row->value);
-    if (!head) return;
+    if (row == nullptr || row->deleted) return "";
+    const auto head = decodeHead(row->value);
+    if (!head) return "ipam/head does not read";
+    bool newer = false;
+    State state = head->state;
     for (uint32_t chunk = 0; chunk * kChunkEntries < head->length; ++chunk) {
-        if (const kv::Row* part = table.find(node_.id(), "ipam/log/" + std::to_string(chunk))) {
-            onRow(kv::RowEvent::Put, *part);
+        const kv::Row* part = table.find(node_.id(), "ipam/log/" + std::to_string(chunk));
+        if (part == nullptr || part->deleted) break;
+        newer = newer || part->version > row->version;
+        onRow(kv::RowEvent::Put, *part);
+        const auto& entries = chunks_[node_.id()][chunk];
+        state.log.insert(state.log.end(), entries.begin(), entries.end());
+        if (entries.size() < kChunkEntries) break;
+    }
+    if (state.log.size() > head->length) state.log.resize(head->length);
+    // A chunk is newer than the head when a crash came between: then it is of a later ballot, whose log holds
+    // everything committed in this one.
+    const bool whole = state.log.size() == head->length && digest(state.log, head->length) == head->digest;
+    if ((!whole && !newer) || state.committed > state.log.size()) {
+        chunks_.erase(node_.id());
+        state_.promised = state.promised;
+        return "ipam/log is not what ipam/head says";
+    }
+    setState(std::move(state));
+    return "";
+}
+
+void Ledger::drop(const NodeId& id) {
+    heads_.erase(id);
+    chunks_.erase(id);
+}
+
+// The highest of everything. A committed entry is in some log of these, and so is each ballot that this host may have
+// promised or led, for they were seen on the claimant's or its followers' disks before they counted.
+Ledger::State Ledger::merged(std::string& why) const {
+    State best = state_;
+    std::optional<uint64_t> salt;
+    for (const auto& [id, head] : heads_) {
+        if (id == node_.id() || head.salt == 0) continue;
+        if (salt && *salt != head.salt) why = "hosts of two clusters that began apart are in sight";
+        salt = head.salt;
+    }
+    if (!best.log.empty() && salt && best.log.front().salt != *salt) {
+        if (best.committed > 0) {
+            why = "this host and the others began separate clusters";
+        } else {
+            best = {};
         }
     }
-    State state = head->state;
-    for (const auto& [chunk, entries] : chunks_[node_.id()]) {
-        state.log.insert(state.log.end(), entries.begin(), entries.end());
+    for (const auto& [id, head] : heads_) {
+        if (head.salt == 0 || (salt && head.salt != *salt)) continue;
+        auto log = logOf(id, head);
+        if (!log) {
+            if (id != node_.id()) why = "the ledger of others is on its way";
+            continue;
+        }
+        if (std::pair(head.state.ballot, log->size()) > std::pair(best.ballot, best.log.size())) {
+            best.ballot = head.state.ballot;
+            best.log = std::move(*log);
+        }
     }
-    // A chunk may be newer than the head, when a crash came between: then it is of a later ballot, whose log holds
-    // everything committed in this one.
-    if (state.log.size() > head->length) state.log.resize(head->length);
-    setState(std::move(state));
+    const LedgerView roster = view(best.log, best.log.size());
+    for (const auto& [id, head] : heads_) {
+        const bool own = id == node_.id();
+        if (!own && (!roster.isMember(id) || head.salt != salt)) continue;
+        best.promised = std::max({best.promised, best.ballot, head.state.promised});
+        if (own && salt && head.salt != *salt) continue;
+        best.committed = std::max(best.committed, head.state.committed);
+        best.adopted = std::max(best.adopted, head.state.adopted);
+    }
+    best.committed = std::min(best.committed, static_cast<uint32_t>(best.log.size()));
+    return best;
+}
+
+LedgerView Ledger::recovered(std::string& why) const {
+    const State state = merged(why);
+    return view(state.log, state.log.size());
+}
+
+void Ledger::restore(std::function<void(bool)> done) {
+    std::string why;
+    State state = merged(why);
+    if (writing_ || !why.empty()) return done(false);
+    restored_ = std::move(done);
+    chunksOnDisk_ = false;
+    persist(std::move(state));
 }
 
 // Views are made anew only where the log does not simply go on: they grow with all that was ever agreed on.
@@ -310,6 +381,7 @@ void Ledger::persist(State next) {
         writing_ = freezing_ = false;
         retryAt_ = clock_.now() + std::chrono::milliseconds(100);
         chunksOnDisk_ = false;
+        if (const auto done = std::exchange(restored_, {})) done(false);
     };
     const auto written = [this, fail, waiting, failed, state, life = std::weak_ptr(life_)](const Result<void>& result) {
         if (life.expired()) return;
@@ -324,6 +396,7 @@ void Ledger::persist(State next) {
             writing_ = freezing_ = false;
             setState(*state);
             chunksOnDisk_ = true;
+            if (const auto done = std::exchange(restored_, {})) done(true);
             hooks_.changed();
             process();
         });
@@ -354,6 +427,7 @@ void Ledger::process() {
 }
 
 bool Ledger::step() {
+    if (hooks_.fenced()) return false;
     if (clock_.now() < retryAt_) return false;
     const auto own = heads_.find(node_.id());
     if (own == heads_.end()) {  // tells the others that there is somebody to join
@@ -724,7 +798,7 @@ bool Ledger::wanted() const {
 }
 
 bool Ledger::busy() const {
-    return !forgotten() && (wanted() || claimAt_ || clock_.now() < retryAt_);
+    return !forgotten() && !hooks_.fenced() && (wanted() || claimAt_ || clock_.now() < retryAt_);
 }
 
 bool Ledger::claim() {

@@ -107,6 +107,9 @@ public:
         // sight: take what nobody holds. Calls back when that is durable.
         std::function<void(std::function<void()> done)> adopt;
         std::function<void()> changed;  // anything below
+        std::function<bool()> fenced;   // this host does not know what it promised (recovery.h): it does nothing
+        // Rows of the host with a version below count no more.
+        std::function<uint64_t(const kv::NodeId&)> voidBelow;
     };
 
     Ledger(kv::Node& node, const Clock& clock, LedgerConfig config, Hooks hooks);
@@ -130,6 +133,15 @@ public:
     // Of the ledger that the host goes by, if it has one.
     static std::optional<uint64_t> saltOf(const kv::Table& table, const kv::NodeId& id);
     [[nodiscard]] std::string describe() const;
+    // Why the own rows are not what this host wrote; empty: they are.
+    [[nodiscard]] const std::string& damage() const { return damage_; }
+    // A host that does not know what it promised: what everybody in sight says, its own rows among them. `why`: what is
+    // missing for it; and makes it this host's state. Calls back when that is durable.
+    [[nodiscard]] LedgerView recovered(std::string& why) const;
+    void restore(std::function<void(bool)> done);
+    // Forgets rows of the host that count no more.
+    void drop(const kv::NodeId& id);
+    [[nodiscard]] bool writing() const { return writing_; }
     // Waits for something by the clock: call process() often.
     [[nodiscard]] bool busy() const;
     // Why nothing new can be agreed on now; empty: it can.
@@ -176,7 +188,8 @@ private:
     [[nodiscard]] std::optional<std::vector<LedgerEntry>> logOf(const kv::NodeId& id, const Head& head) const;
     static LedgerView view(const std::vector<LedgerEntry>& log, size_t length);
 
-    void load();
+    std::string load();
+    [[nodiscard]] State merged(std::string& why) const;
     bool step();  // true: something was begun
     bool promise();
     bool accept();
@@ -216,6 +229,8 @@ private:
     std::map<kv::NodeId, std::map<uint32_t, std::vector<LedgerEntry>>> chunks_;
     std::map<kv::NodeId, std::map<std::string, Ask>> asks_;
     std::set<kv::NodeId> given_;  // up by the operator by force: not counted in this host's claims
+    std::string damage_;
+    std::function<void(bool)> restored_;
     bool writing_ = false;
     bool chunksOnDisk_ = false;   // as state_ has them
     bool freezing_ = false;       // a Forget is on its way to the disk

@@ -660,6 +660,25 @@ bool LocalIpam::vacate(const IpPrefix& prefix, AddressRange range) {
     return true;
 }
 
+void LocalIpam::withhold(const IpPrefix& prefix, Uint128 address) {
+    const std::lock_guard lock(mutex_);
+    held_[prefix].erase({address, address});
+}
+
+std::vector<std::pair<IpPrefix, IpAddress>> LocalIpam::leasesNotHeld(size_t most) const {
+    const std::lock_guard lock(mutex_);
+    std::vector<std::pair<IpPrefix, IpAddress>> found;
+    for (const auto& [id, pool] : pools_) {
+        const auto held = held_.find(pool->record.pool);
+        for (const auto& [bits, lease] : pool->leases()) {
+            if (found.size() >= most) return found;
+            if (lease.kind != LeaseKind::Endpoint || (held != held_.end() && held->second.contains(bits))) continue;
+            found.emplace_back(pool->record.pool, pool->address(bits));
+        }
+    }
+    return found;
+}
+
 void LocalIpam::withdraw(const IpPrefix& prefix) {
     const std::lock_guard lock(mutex_);
     held_[prefix] = {};

@@ -130,6 +130,10 @@ public:
     // Gives the range up. False, and nothing happens, while a lease or quarantine is in it. Quarantine does not hold a
     // single address: somebody asked for that one.
     bool vacate(const IpPrefix& prefix, AddressRange range);
+    // Gives the address out no more; a lease of it stays.
+    void withhold(const IpPrefix& prefix, Uint128 address);
+    // Leases of endpoints outside what is held: of an identity that this host had.
+    [[nodiscard]] std::vector<std::pair<IpPrefix, IpAddress>> leasesNotHeld(size_t most) const;
     // Gives nothing of the prefix out any more; leases stay.
     void withdraw(const IpPrefix& prefix);
     [[nodiscard]] bool isVacant(const IpPrefix& prefix, AddressRange range);

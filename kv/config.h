@@ -87,6 +87,9 @@ struct Config {
     // The longest partition that is merged row by row. A member dead this long is forgotten with its rows, so after a
     // longer absence both sides start from empty. Cost: memory, about 250 bytes a deleted row.
     std::chrono::seconds partitionLimit{24 * 3600};
+    // Rows of ours under these are promises to others: of two versions the higher one is right, whoever remembers it,
+    // and their tombstones are stored, too. All other rows are right as this node has them.
+    std::vector<std::string> keptPrefixes{"ipam/head", "ipam/heard/", "ipam/log/", "ipam/unit/"};
     // Tombstones live for partitionLimit + tombstoneSlack: detection and one sync must fit into the slack.
     std::chrono::seconds tombstoneSlack{3600};
 

@@ -1,6 +1,8 @@
 #include "kv/database_storage.h"
 
+#include <algorithm>
 #include <array>
+#include <ctime>
 #include <memory>
 #include <utility>
 
@@ -16,8 +18,16 @@ constexpr std::array kMigrations = {
               "CREATE TABLE gossip_rows(key TEXT PRIMARY KEY, row TEXT NOT NULL) WITHOUT ROWID;"
               "CREATE TABLE gossip_members(id TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;"
               "CREATE TABLE gossip_settings(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"},
+    // `seconds`: wall clock.
+    Migration{2,
+              "CREATE TABLE gossip_tombstones(key TEXT PRIMARY KEY, row TEXT NOT NULL, seconds INTEGER NOT NULL)"
+              " WITHOUT ROWID;"},
 };
 constexpr const char* kEpoch = "epoch";
+constexpr const char* kDatabase = "database";
+constexpr const char* kNode = "node";
+constexpr const char* kDoubt = "doubt";
+constexpr int64_t kTombstonesFor = 26 * 3600;  // longer than other hosts keep what was deleted
 
 // Bytes as in the wire's messages, in hex: text is what the database binds.
 std::string toHex(const Bytes& bytes) {
@@ -31,29 +41,51 @@ std::string toHex(const Bytes& bytes) {
     return text;
 }
 
+// Empty unless all of it is hex as above.
 Bytes fromHex(const std::string& text) {
-    const auto digit = [](char c) { return static_cast<uint8_t>(c <= '9' ? c - '0' : c - 'a' + 10); };
     Bytes bytes;
+    if (text.size() % 2 != 0 || text.find_first_not_of("0123456789abcdef") != std::string::npos) return bytes;
+    const auto digit = [](char c) { return c <= '9' ? c - '0' : c - 'a' + 10; };
     bytes.reserve(text.size() / 2);
-    for (size_t i = 0; i + 1 < text.size(); i += 2) {
+    for (size_t i = 0; i < text.size(); i += 2) {
         bytes.push_back(static_cast<uint8_t>(digit(text[i]) << 4 | digit(text[i + 1])));
     }
     return bytes;
 }
 
 template <typename T>
-Result<void> readAll(Transaction& transaction, std::string_view sql, std::vector<T>& all) {
+std::optional<T> decodeStored(const std::string& text) {
+    const Bytes bytes = fromHex(text);
+    Reader in(bytes);
+    Message message;
+    if (decodeNext(in, message) != Decoded::Ok || !std::holds_alternative<T>(message) || in.left() > 0) return {};
+    return std::get<T>(std::move(message));
+}
+
+Error damaged(const std::string& what) {
+    return makeError(ErrorCode::Corrupt, what + DatabaseStorage::kDamageAdvice);
+}
+
+Result<void> readRows(Transaction& transaction, std::string_view sql, std::vector<Row>& all) {
     WEFT_ASSIGN(auto rows, transaction.prepare(sql));
     for (;;) {
         WEFT_ASSIGN(const bool more, rows.next());
         if (!more) return {};
-        const Bytes bytes = fromHex(rows.text(1));
-        Reader in(bytes);
-        Message message;
-        if (decodeNext(in, message) == Decoded::Ok && std::holds_alternative<T>(message)) {
-            all.push_back(std::get<T>(std::move(message)));
+        auto row = decodeStored<Row>(rows.text(1));
+        if (!row || row->key != rows.text(0)) return damaged("row " + rows.text(0) + " does not read");
+        all.push_back(*std::move(row));
+    }
+}
+
+Result<void> readMembers(Transaction& transaction, std::vector<MemberRecord>& all) {
+    WEFT_ASSIGN(auto rows, transaction.prepare("SELECT id, record FROM gossip_members"));
+    for (;;) {
+        WEFT_ASSIGN(const bool more, rows.next());
+        if (!more) return {};
+        if (auto record = decodeStored<MemberRecord>(rows.text(1))) {
+            all.push_back(*std::move(record));
         } else {
-            logWarn("msg=\"stored gossip entry does not read, left out\" key={}", logValue(rows.text(0)));
+            logWarn("msg=\"stored gossip member does not read, left out\" id={}", logValue(rows.text(0)));
         }
     }
 }
@@ -70,15 +102,6 @@ Result<std::string> getSetting(Transaction& transaction, std::string_view name) 
     return found ? get.text(0) : std::string();
 }
 
-Result<void> writeRow(Transaction& transaction, const Row& row) {
-    if (row.deleted) {
-        WEFT_ASSIGN(auto erase, transaction.prepare("DELETE FROM gossip_rows WHERE key = ?"));
-        return erase.bind(row.key).run();
-    }
-    WEFT_ASSIGN(auto put, transaction.prepare("INSERT OR REPLACE INTO gossip_rows VALUES(?, ?)"));
-    return put.bind(row.key).bind(toHex(encode(row))).run();
-}
-
 Result<void> writeMembers(Transaction& transaction, const std::vector<MemberRecord>& members) {
     WEFT_ASSIGN(auto clear, transaction.prepare("DELETE FROM gossip_members"));
     WEFT_TRY(clear.run());
@@ -91,22 +114,76 @@ Result<void> writeMembers(Transaction& transaction, const std::vector<MemberReco
 
 }  // namespace
 
+const char* const DatabaseStorage::kDamageAdvice =
+    ": the state file is damaged. Put it back from a copy of this host, which then learns from the other hosts what it "
+    "promised since; or stop its containers, move the state file and node.key away (both), start it as a new host, and "
+    "let the others forget the old one: weftctl node forget";
+
 SchemaComponent DatabaseStorage::schema() {
     return {"gossip", kMigrations};
 }
 
-Result<Persisted> DatabaseStorage::beginEpoch(Database& database) {
+Result<DatabaseStorage::Binding> DatabaseStorage::readBinding(Database& database) {
+    Binding binding;
+    WEFT_TRY(database.write([&](Transaction& transaction) -> Result<void> {
+        WEFT_ASSIGN(const std::string epoch, getSetting(transaction, kEpoch));
+        binding.epoch = static_cast<uint32_t>(std::strtoul(epoch.c_str(), nullptr, 10));
+        WEFT_ASSIGN(binding.database, getSetting(transaction, kDatabase));
+        WEFT_ASSIGN(binding.node, getSetting(transaction, kNode));
+        return {};
+    }));
+    return binding;
+}
+
+Result<Persisted> DatabaseStorage::beginEpoch(Database& database, const Binding& binding, bool doubt) {
     Persisted persisted;
     WEFT_TRY(database
                  .write([&](Transaction& transaction) -> Result<void> {
-                     WEFT_TRY(readAll(transaction, "SELECT key, row FROM gossip_rows", persisted.rows));
-                     WEFT_TRY(readAll(transaction, "SELECT id, record FROM gossip_members", persisted.members));
+                     WEFT_ASSIGN(auto expire, transaction.prepare("DELETE FROM gossip_tombstones WHERE seconds < ?"));
+                     WEFT_TRY(expire.bind(std::time(nullptr) - kTombstonesFor).run());
+                     WEFT_TRY(readRows(transaction, "SELECT key, row FROM gossip_rows", persisted.rows));
+                     WEFT_TRY(readRows(transaction, "SELECT key, row FROM gossip_tombstones", persisted.rows));
+                     WEFT_TRY(readMembers(transaction, persisted.members));
                      WEFT_ASSIGN(const std::string epoch, getSetting(transaction, kEpoch));
-                     persisted.epoch = 1 + static_cast<uint32_t>(std::strtoul(epoch.c_str(), nullptr, 10));
+                     const auto last = static_cast<uint32_t>(std::strtoul(epoch.c_str(), nullptr, 10));
+                     persisted.epoch = 1 + std::max(last, binding.epoch);
+                     WEFT_ASSIGN(const std::string doubted, getSetting(transaction, kDoubt));
+                     persisted.doubt = doubt || doubted == "1";
+                     WEFT_TRY(putSetting(transaction, kDoubt, persisted.doubt ? "1" : "0"));
+                     WEFT_TRY(putSetting(transaction, kDatabase, binding.database));
+                     WEFT_TRY(putSetting(transaction, kNode, binding.node));
                      return putSetting(transaction, kEpoch, std::to_string(persisted.epoch));
                  })
                  .within("gossip state"));
     return persisted;
+}
+
+Result<void> DatabaseStorage::dropRows(Database& database, const std::vector<std::string>& keys) {
+    return database.write([&](Transaction& transaction) -> Result<void> {
+        for (const std::string& key : keys) {
+            for (const char* sql :
+                 {"DELETE FROM gossip_rows WHERE key = ?", "DELETE FROM gossip_tombstones WHERE key = ?"}) {
+                WEFT_ASSIGN(auto erase, transaction.prepare(sql));
+                WEFT_TRY(erase.bind(key).run());
+            }
+        }
+        return putSetting(transaction, kDoubt, "0");
+    });
+}
+
+Result<void> DatabaseStorage::writeRow(Transaction& transaction, const Row& row) const {
+    WEFT_ASSIGN(auto live, transaction.prepare(row.deleted ? "DELETE FROM gossip_rows WHERE key = ?"
+                                                           : "INSERT OR REPLACE INTO gossip_rows VALUES(?, ?)"));
+    live.bind(row.key);
+    if (!row.deleted) live.bind(toHex(encode(row)));
+    WEFT_TRY(live.run());
+    if (std::ranges::none_of(kept_, [&](const std::string& prefix) { return row.key.starts_with(prefix); })) return {};
+    if (!row.deleted) {
+        WEFT_ASSIGN(auto erase, transaction.prepare("DELETE FROM gossip_tombstones WHERE key = ?"));
+        return erase.bind(row.key).run();
+    }
+    WEFT_ASSIGN(auto dead, transaction.prepare("INSERT OR REPLACE INTO gossip_tombstones VALUES(?, ?, ?)"));
+    return dead.bind(row.key).bind(toHex(encode(row))).bind(int64_t{std::time(nullptr)}).run();
 }
 
 Result<std::string> DatabaseStorage::readSetting(Database& database, const char* name) {
@@ -122,8 +199,14 @@ Result<void> DatabaseStorage::writeSetting(Database& database, const char* name,
     return database.write([&](Transaction& transaction) { return putSetting(transaction, name, value); });
 }
 
-DatabaseStorage::DatabaseStorage(Database& database, std::function<void(std::function<void()>)> deliver)
-    : database_(database), deliver_(std::move(deliver)), thread_([this] { work(); }) {}
+DatabaseStorage::DatabaseStorage(Database& database, std::vector<std::string> kept,
+                                 std::function<void(std::function<void()>)> deliver,
+                                 std::function<void(uint32_t)> epochSaved)
+    : database_(database),
+      kept_(std::move(kept)),
+      deliver_(std::move(deliver)),
+      epochSaved_(std::move(epochSaved)),
+      thread_([this] { work(); }) {}
 
 DatabaseStorage::~DatabaseStorage() {
     {
@@ -146,9 +229,16 @@ void DatabaseStorage::saveEpoch(uint32_t epoch) {
     {
         const std::lock_guard lock(mutex_);
         epoch_ = epoch;
-        if (!std::exchange(outdated_, true)) {
-            logWarn("this node's identity runs elsewhere too, or its state was put back from a copy epoch={}", epoch);
-        }
+    }
+    more_.notify_one();
+}
+
+void DatabaseStorage::saveDoubt(bool doubt, Done done) {
+    {
+        const std::lock_guard lock(mutex_);
+        if (!doubt_) doubt_ = Doubt{doubt, {}};
+        doubt_->doubt = doubt;
+        doubt_->done.push_back(std::move(done));
     }
     more_.notify_one();
 }
@@ -161,30 +251,37 @@ void DatabaseStorage::saveMembers(std::vector<MemberRecord> members) {
     more_.notify_one();
 }
 
-bool DatabaseStorage::epochWasOutdated() const {
-    const std::lock_guard lock(mutex_);
-    return outdated_;
-}
-
 void DatabaseStorage::work() {
+    std::optional<uint32_t> epoch;  // not written yet, with what was tried last
+    std::optional<bool> doubted;
     std::unique_lock lock(mutex_);
     for (;;) {
-        more_.wait(lock, [this] { return ending_ || !rows_.empty() || epoch_ || members_; });
-        if (rows_.empty() && !epoch_ && !members_) return;
+        more_.wait(lock, [this] { return ending_ || !rows_.empty() || epoch_ || doubt_ || members_; });
+        if (rows_.empty() && !epoch_ && !doubt_ && !members_) return;
         const auto rows = std::make_shared<std::deque<Write>>(std::exchange(rows_, {}));
-        const auto epoch = std::exchange(epoch_, {});
+        if (epoch_) epoch = std::exchange(epoch_, {});
+        const auto doubt = std::make_shared<std::optional<Doubt>>(std::exchange(doubt_, {}));
+        if (*doubt) doubted = (*doubt)->doubt;
         const auto members = std::exchange(members_, {});
         lock.unlock();
         auto written = database_.write([&](Transaction& transaction) -> Result<void> {
             if (epoch) WEFT_TRY(putSetting(transaction, kEpoch, std::to_string(*epoch)));
+            if (doubted) WEFT_TRY(putSetting(transaction, kDoubt, *doubted ? "1" : "0"));
             for (const Write& write : *rows) WEFT_TRY(writeRow(transaction, write.row));
             if (members) WEFT_TRY(writeMembers(transaction, *members));
             return {};
         });
         if (!written) logError("gossip state not written: {}", written.error().message);
-        if (!rows->empty()) {
-            deliver_([rows, written] {
+        if (written && epoch && epochSaved_) epochSaved_(*epoch);
+        if (written) {
+            epoch.reset();
+            doubted.reset();
+        }
+        if (!rows->empty() || *doubt) {
+            deliver_([rows, doubt, written] {
                 for (const Write& write : *rows) write.done(written);
+                if (!*doubt) return;
+                for (const Done& done : (*doubt)->done) done(written);
             });
         }
         lock.lock();

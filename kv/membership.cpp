@@ -87,7 +87,7 @@ bool Membership::apply(const MemberRecord& record, MemberState state, seconds ag
 // What others hold of us is older or the same. Else this identity signed it in another life: the disk was rolled back,
 // or the key runs twice.
 void Membership::applySelf(const MemberRecord& record) {
-    if (record.incarnation < self().record.incarnation || record == self().record) return;
+    if (record == self().record || ownIncarnation(record.incarnation)) return;
     if (!context_.signer.verify(record.publicKey, signedBytes(record, context_.config.cluster), record.signature)) {
         ++context_.counters.badSignature;
         return;
@@ -186,7 +186,14 @@ void Membership::signSelf(uint64_t incarnation) {
 
 void Membership::beginIncarnations(uint32_t epoch) {
     constexpr size_t kStarts = 1 << 30;
-    signSelf(uint64_t{epoch} << 32 | wireBit() | context_.random.below(kStarts));
+    firstIncarnation_ = uint64_t{epoch} << 32 | wireBit() | context_.random.below(kStarts);
+    signSelf(firstIncarnation_);
+}
+
+// Of an earlier epoch, or said in this one and refuted since.
+bool Membership::ownIncarnation(uint64_t incarnation) const {
+    return incarnation >> 32 < firstIncarnation_ >> 32 ||
+           (incarnation >= firstIncarnation_ && incarnation < self().record.incarnation);
 }
 
 void Membership::announce() {

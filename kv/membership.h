@@ -85,6 +85,7 @@ private:
     void armSuspicion(const NodeId& id);
     void refute();
     void beginIncarnations(uint32_t epoch);
+    [[nodiscard]] bool ownIncarnation(uint64_t incarnation) const;
     void signSelf(uint64_t incarnation);
 
     struct Pending {
@@ -95,6 +96,7 @@ private:
     Context& context_;
     Events events_;
     NodeId selfId_;
+    uint64_t firstIncarnation_ = 0;  // of this epoch
     std::map<NodeId, Member> members_;
     std::vector<const Member*> order_;  // the others, for pick(); map nodes do not move
     std::map<NodeId, Pending> suspicions_;

@@ -34,6 +34,7 @@ constexpr size_t kMaxUnprovenOfOne = 16;  // not proven, from one address
 constexpr size_t kMaxHellos = 1024;       // nonces of hellos remembered, so that a recording is known
 constexpr size_t kMaxSyncs = 8;           // streams we opened for anti-entropy, at one time
 constexpr auto kIntroduceEvery = 1s;      // at most, to one member
+constexpr uint32_t kMaxRaises = 2;        // of the epoch in one life: more of them are a race with a twin
 constexpr auto kLeaveLimit = 5s;
 constexpr auto kSaveMembersEvery = 60s;
 constexpr auto kSaveMembersSoon = 1s;  // who comes or goes seldom does so alone
@@ -69,12 +70,13 @@ public:
           queue_(this->config().queueLimit),
           membership_(context_, epoch_, membershipEvents()),
           prober_(context_, membership_, proberHooks()),
-          version_(uint64_t{epoch_} << 32) {
+          version_(uint64_t{epoch_} << 32),
+          doubt_(persisted.doubt) {
         for (Row& row : persisted.rows) {
             version_ = std::max(version_, row.version);
             table_.apply(std::move(row));
         }
-        changedAt_ = now();
+        changedAt_ = doubtedAt_ = now();
         // A tenth of the shortest limit keeps the exact moment within its slack.
         const auto collect = std::max<Clock::Monotonic::duration>(
             100ms, std::min<Clock::Monotonic::duration>(60s, this->config().partitionLimit / 64));
@@ -119,6 +121,15 @@ public:
 
     void put(std::string key, std::string value, Done done);
     void erase(std::string key, Done done);
+
+    void reissue(const std::string& key, Done done);
+
+    [[nodiscard]] uint32_t epoch() const { return epoch_; }
+    [[nodiscard]] bool inDoubt() const { return doubt_; }
+    [[nodiscard]] Clock::Monotonic doubtedAt() const { return doubtedAt_; }
+    [[nodiscard]] bool hasTwin() const { return raises_ >= kMaxRaises; }
+    void settleDoubt(Done done);
+    void onDoubt(std::function<void()> callback) { doubtCallbacks_.push_back(std::move(callback)); }
 
     void setSeeds(std::vector<Address> seeds) { context_.config.seeds = std::move(seeds); }
     void onMember(MemberCallback callback) { memberCallbacks_.push_back(std::move(callback)); }
@@ -236,6 +247,8 @@ private:
     // rows
     bool applyRow(Row row, bool announce);
     bool applyOwnRow(const Row& row);
+    [[nodiscard]] bool kept(const std::string& key) const;
+    void beginDoubt();
     Row makeRow(std::string key, std::string value, bool deleted);
     void commit(Row row, Done done);
     void broadcastRow(const Row& row);
@@ -285,6 +298,10 @@ private:
     Clock::Monotonic lastSync_{};
 
     uint64_t version_;
+    bool doubt_;
+    Clock::Monotonic doubtedAt_{};
+    uint32_t raises_ = 0;  // of the epoch
+    std::vector<std::function<void()>> doubtCallbacks_;
     std::map<std::string, Row> saving_;  // the newest of each own key that is on its way to the disk
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
@@ -323,6 +340,10 @@ Membership::Events Node::Impl::membershipEvents() {
             },
         .epochOutdated =
             [this](uint32_t seen) {
+                beginDoubt();
+                if (hasTwin()) return;
+                raises_ = seen == UINT32_MAX ? kMaxRaises : raises_ + 1;
+                if (seen == UINT32_MAX) return;
                 epoch_ = seen + 1;
                 packetCounter_ = 0;
                 version_ = std::max(version_, uint64_t{epoch_} << 32);
@@ -931,21 +952,56 @@ bool Node::Impl::applyRow(Row row, bool announce) {
     return true;
 }
 
-// Others hold a row of ours that we do not: from before a restart, or from a disk since rolled back. What this node has
-// is what counts. It says so with a version above the other's.
+bool Node::Impl::kept(const std::string& key) const {
+    return std::ranges::any_of(config().keptPrefixes,
+                               [&](const std::string& prefix) { return key.starts_with(prefix); });
+}
+
+// Others hold a row of ours that we do not: it was deleted just before a restart, or this node's memory is not what it
+// was, for what others see was on our disk before. Of a promise the higher version counts; of anything else what this
+// node has, and it says so with a version above the other's.
 bool Node::Impl::applyOwnRow(const Row& row) {
     version_ = std::max(version_, row.version);
-    if (saving_.contains(row.key)) return true;  // about to be settled by a newer version
     const Row* held = table_.find(row.owner, row.key);
-    if (row.deleted && (held == nullptr || held->deleted)) {
+    const bool present = held != nullptr && !held->deleted;
+    if (present || row.version >> 32 >= epoch_ || (kept(row.key) && !row.deleted)) beginDoubt();
+    if (hasTwin()) return true;  // it would never end
+    const auto pending = saving_.find(row.key);
+    if (pending != saving_.end() && pending->second.version > row.version) return true;  // about to be settled
+    if (row.deleted && !present) {
         changed(membership_.selfId());
         table_.apply(row);
         return true;
     }
+    if (kept(row.key)) {
+        commit(row, [](const Result<void>&) {});
+        return true;
+    }
     ++context_.counters.rowsReasserted;
-    const bool present = held != nullptr && !held->deleted;
     commit(makeRow(row.key, present ? held->value : "", !present), [](const Result<void>&) {});
     return true;
+}
+
+void Node::Impl::beginDoubt() {
+    doubtedAt_ = now();
+    if (std::exchange(doubt_, true)) return;
+    storage_.saveDoubt(true, [](const Result<void>&) {});
+    for (size_t i = 0; i < doubtCallbacks_.size(); ++i) doubtCallbacks_[i]();
+}
+
+void Node::Impl::settleDoubt(Done done) {
+    if (!doubt_) return done({});
+    if (hasTwin()) return done(makeError(ErrorCode::Busy, "this node's identity runs elsewhere, too"));
+    const auto asOf = doubtedAt_;
+    storage_.saveDoubt(false, [this, asOf, done = std::move(done), alive = std::weak_ptr(alive_)](Result<void> saved) {
+        if (alive.expired()) return;
+        if (saved && doubtedAt_ != asOf) {
+            storage_.saveDoubt(true, [](const Result<void>&) {});
+            return done(makeError(ErrorCode::Busy, "doubted again meanwhile"));
+        }
+        if (saved) doubt_ = false;
+        done(std::move(saved));
+    });
 }
 
 Row Node::Impl::makeRow(std::string key, std::string value, bool deleted) {
@@ -997,6 +1053,13 @@ void Node::Impl::erase(std::string key, Done done) {
     const Row* held = table_.find(membership_.selfId(), key);
     if ((held == nullptr || held->deleted) && !saving_.contains(key)) return done({});
     commit(makeRow(std::move(key), "", true), std::move(done));
+}
+
+void Node::Impl::reissue(const std::string& key, Done done) {
+    const auto pending = saving_.find(key);
+    const Row* held = pending != saving_.end() ? &pending->second : table_.find(membership_.selfId(), key);
+    if (held == nullptr || held->deleted) return done({});
+    commit(makeRow(key, held->value, false), std::move(done));
 }
 
 void Node::Impl::broadcastRow(const Row& row) {
@@ -1062,6 +1125,27 @@ void Node::put(std::string key, std::string value, Done done) {
 }
 void Node::erase(std::string key, Done done) {
     impl_->erase(std::move(key), std::move(done));
+}
+void Node::reissue(const std::string& key, Done done) {
+    impl_->reissue(key, std::move(done));
+}
+uint32_t Node::epoch() const {
+    return impl_->epoch();
+}
+bool Node::inDoubt() const {
+    return impl_->inDoubt();
+}
+Clock::Monotonic Node::doubtedAt() const {
+    return impl_->doubtedAt();
+}
+bool Node::hasTwin() const {
+    return impl_->hasTwin();
+}
+void Node::settleDoubt(Done done) {
+    impl_->settleDoubt(std::move(done));
+}
+void Node::onDoubt(std::function<void()> callback) {
+    impl_->onDoubt(std::move(callback));
 }
 const Table& Node::table() const {
     return impl_->table();

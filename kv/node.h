@@ -63,6 +63,9 @@ public:
     // Deletes a row of this node. Absent: success.
     void erase(std::string key, Done done);
 
+    // Writes a row of this node again as it is, with a new version. Absent: success.
+    void reissue(const std::string& key, Done done);
+
     [[nodiscard]] const Table& table() const;
     // Calls back with Put for every visible row that is there, then with each change. No callback after unwatch.
     WatchId watch(std::string prefix, const Table::Callback& callback);
@@ -77,6 +80,19 @@ public:
     // After each, and now for those that were given up before.
     void onGivenUp(std::function<void(const NodeId&)> callback);
     [[nodiscard]] std::vector<Member> roster() const;  // members() as people are shown them
+    [[nodiscard]] uint32_t epoch() const;
+    // --- doubt: this node's memory is not what others heard of it ---
+    // Its database was lost or put back, or its identity runs twice. Survives restarts until settleDoubt(). Rows under
+    // Config::keptPrefixes are taken over from the others meanwhile.
+    [[nodiscard]] bool inDoubt() const;
+    // Since the last sign of it.
+    [[nodiscard]] Clock::Monotonic doubtedAt() const;
+    // Whoever raised its epoch above another life's again and again is answered by that life: it runs now, elsewhere.
+    // Until this node restarts.
+    [[nodiscard]] bool hasTwin() const;
+    // What was promised is known again. No effect with a twin.
+    void settleDoubt(Done done);
+    void onDoubt(std::function<void()> callback);
     // After every change of a member's state, address or name.
     void onMember(MemberCallback callback);
     // Replaces the seeds (a DNS name that resolves anew).

@@ -47,7 +47,11 @@ constexpr auto kPublishEvery = 1s;
 constexpr auto kClockSlack = 300s;    // told when a clock is off by more
 constexpr size_t kMemberLines = 100;  // in the log, each kMemberLinesFor; the rest is counted
 constexpr auto kMemberLinesFor = 60s;
-constexpr size_t kMaxHolders = 8192;           // names remembered, beside those of members
+constexpr size_t kMaxHolders = 8192;  // names remembered, beside those of members
+constexpr const char* kDoubtWarning =
+    "this host's memory is not what others heard of it: its state was lost or put back from a copy, or another host "
+    "uses "
+    "its identity. It gives no addresses of overlays out until the others have told it what it promised";
 constexpr size_t kSmallestPacket = 1280 - 48;  // the smallest MTU of IPv6, RFC 8200
 constexpr size_t kLargestPacket = 1500 - 28;
 
@@ -168,20 +172,45 @@ Result<void> writeSecret(const std::string& path, const std::string& text) {
     return {};
 }
 
-Result<Ed25519Signer::Seed> loadIdentity(const std::string& path) {
-    auto text = readSecret(path);
-    if (!text && text.error().code != ErrorCode::NotFound) return text.error();
-    if (!text) {
-        const auto seed = Ed25519Signer::generateSeed();
-        WEFT_TRY(writeSecret(path, Key{seed}.base64() + "\n"));
-        return seed;
+// node.key: the seed in base64, and since version 2 a line "database NAME EPOCH": whose memory goes with it, and up to
+// where. Either file alone put back thus does not fit the other.
+struct KeyFile {
+    Ed25519Signer::Seed seed{};
+    std::string database;  // empty: of a weft before there was one, or new
+    uint32_t epoch = 0;
+
+    [[nodiscard]] std::string text() const {
+        return Key{seed}.base64() + "\n" + "database " + database + " " + std::to_string(epoch) + "\n";
     }
-    while (!text->empty() && text->back() == '\n') text->pop_back();
-    const auto seed = Key::parse(*text);
-    if (!seed) {
-        return makeError(ErrorCode::Corrupt, path + " is no node key; remove it and this host joins as a new node");
+    static std::optional<KeyFile> parse(const std::string& text) {
+        std::istringstream in(text);
+        std::string seed, word, more;
+        KeyFile file;
+        if (!(in >> seed)) return {};
+        const auto key = Key::parse(seed);
+        if (!key) return {};
+        file.seed = key->bytes;
+        if (in >> word && (word != "database" || !(in >> file.database >> file.epoch) || in >> more)) return {};
+        return file;
     }
-    return seed->bytes;
+};
+
+std::string randomName() {
+    NodeId name;
+    randombytes_buf(name.bytes.data(), name.bytes.size());
+    return name.str();
+}
+
+// Why the database is not the memory of this identity; empty: it is. `fresh`: the key was made just now.
+std::string mismatch(const KeyFile& key, const DatabaseStorage::Binding& database, bool fresh) {
+    if (fresh) return "";
+    if (database.epoch == 0) return "node.key is of a host whose state file is gone";
+    if (key.database.empty() && database.database.empty()) return "";  // both of a weft before version 2
+    if (key.database != database.database) return "node.key and the state file are not of one host";
+    if (key.epoch > database.epoch) return "the state file is older than node.key";
+    // One later: weftd was killed before it wrote the key file.
+    if (key.epoch + 1 < database.epoch) return "node.key is older than the state file";
+    return "";
 }
 
 Result<Keyring> ringOf(const std::vector<Key>& keys) {
@@ -328,12 +357,16 @@ public:
     Result<void> addKey(const Key& key) override;
     Result<void> useKey(KeyId id) override;
     Result<void> removeKey(KeyId id) override;
+    Result<void> renewIdentity() override;
     [[nodiscard]] std::vector<std::string> warnings() override;
 
 private:
     static constexpr std::array kStates = {MemberState::Alive, MemberState::Suspect, MemberState::Dead,
                                            MemberState::Left};
 
+    Result<void> loadIdentity();
+    Result<Persisted> takeUpMemory(const std::vector<std::string>& keptPrefixes);
+    Result<void> writeKeyFile(uint32_t epoch);
     Result<Address> chooseAdvertised(const std::optional<Address>& firstSeed) const;
     Result<void> takeGivenKey();
     Result<void> loadKeyring();
@@ -380,6 +413,12 @@ private:
     Address advertised_;
     std::vector<Address> literalSeeds_;
     std::unique_ptr<Ed25519Signer> signer_;
+    KeyFile key_;
+    std::string mismatch_;        // of node.key and database
+    bool renewed_ = false;        // the database is of an identity that this host had
+    std::vector<Row> inherited_;  // of it
+    std::mutex keyFileMutex_;     // key_.epoch, replaced_ and the file
+    bool replaced_ = false;       // the file is of this host's next identity
     Keyring keyring_;
     KeyringRow ring_;
     std::unique_ptr<SocketTransport> transport_;
@@ -509,9 +548,7 @@ Result<void> SocketService::begin() {
                 chooseAdvertised(literalSeeds_.empty() ? std::nullopt : std::optional(literalSeeds_.front())));
     if (advertised_.ip.isAny()) return makeError(ErrorCode::InvalidArgument, "--advertise: not the any address");
     WEFT_TRY(loadKeyring());
-    WEFT_ASSIGN(const auto seed, loadIdentity(config_.stateDir + "/node.key"));
-    signer_ = std::make_unique<Ed25519Signer>(seed);
-    id_ = NodeId::of(signer_->publicKey());
+    WEFT_TRY(loadIdentity());
 
     std::optional<Address> bind;
     if (!alone()) {
@@ -523,8 +560,8 @@ Result<void> SocketService::begin() {
     WEFT_ASSIGN(transport_, SocketTransport::open(bind ? &*bind : nullptr));
     if (advertised_.port == 0) advertised_.port = transport_->port();
 
-    WEFT_ASSIGN(Persisted persisted, DatabaseStorage::beginEpoch(database_));
     Config node;
+    WEFT_ASSIGN(Persisted persisted, takeUpMemory(node.keptPrefixes));
     node.cluster = config_.cluster;
     node.nodeName = config_.nodeName;
     node.advertise = advertised_;
@@ -534,12 +571,22 @@ Result<void> SocketService::begin() {
     const size_t headers = advertised_.ip.isV4() ? 28 : 48;
     node.packetBytes = std::clamp<size_t>(route ? route->mtu - headers : 0, kSmallestPacket, kLargestPacket);
     storage_ = std::make_unique<DatabaseStorage>(
-        database_, [this](std::function<void()> done) { post([done = std::move(done)](Node&) { done(); }); });
+        database_, node.keptPrefixes,
+        [this](std::function<void()> done) { post([done = std::move(done)](Node&) { done(); }); },
+        [this](uint32_t epoch) {
+            if (const auto written = writeKeyFile(epoch); !written) logError("{}", written.error().message);
+        });
     node_ = std::make_unique<Node>(std::move(node), std::move(persisted), keyring_, *signer_, clock_, random_,
                                    *transport_, *storage_);
     node_->watch(std::string(kKeyringRow), [this](RowEvent event, const Row& row) {
         if (event == RowEvent::Put) onKeyringRow(row);
     });
+    for (Row& row : inherited_) {
+        node_->put(std::move(row.key), std::move(row.value), [](const Result<void>&) {});
+    }
+    inherited_.clear();
+    node_->onDoubt([] { logWarn("{}", kDoubtWarning); });
+    if (node_->inDoubt() && !alone()) logWarn("{}", kDoubtWarning);
     holders_[config_.nodeName] = id_;
     node_->onMember([this](const Member& member) { onMember(member); });
     if (alone()) {
@@ -560,6 +607,82 @@ Result<void> SocketService::begin() {
             changeSeeds([&found](SocketService& service) { service.seeds_ = std::move(found); });
         });
     }
+    return {};
+}
+
+Result<void> SocketService::loadIdentity() {
+    const std::string path = config_.stateDir + "/node.key";
+    WEFT_ASSIGN(const auto database, DatabaseStorage::readBinding(database_));
+    auto text = readSecret(path);
+    if (!text && text.error().code != ErrorCode::NotFound) return text.error();
+    const bool fresh = !text;
+    if (fresh) {
+        key_.seed = Ed25519Signer::generateSeed();
+    } else if (auto read = KeyFile::parse(*text)) {
+        key_ = *std::move(read);
+    } else {
+        return makeError(ErrorCode::Corrupt,
+                         path +
+                             " is no node key. Put it back from a copy of this host; or remove it, and this host "
+                             "joins as a new node: let the others forget the old one (weftctl node forget)");
+    }
+    signer_ = std::make_unique<Ed25519Signer>(key_.seed);
+    id_ = NodeId::of(signer_->publicKey());
+    mismatch_ = mismatch(key_, database, fresh);
+    renewed_ = database.epoch != 0 && (fresh || key_.database == database.database) && !database.node.empty() &&
+               database.node != id_.str();
+    if (renewed_) mismatch_.clear();
+    key_.database = database.database.empty() ? randomName() : database.database;
+    // Killed twice in a row between the two writes: still no more than one apart.
+    if (mismatch_.empty() && !fresh && key_.epoch + 1 == database.epoch) WEFT_TRY(writeKeyFile(database.epoch));
+    return {};
+}
+
+Result<void> SocketService::writeKeyFile(uint32_t epoch) {
+    const std::lock_guard lock(keyFileMutex_);
+    if (replaced_) return {};
+    key_.epoch = std::max(key_.epoch, epoch);
+    return writeSecret(config_.stateDir + "/node.key", key_.text());
+}
+
+// The doubt is durable before the two files are made to fit each other again.
+Result<Persisted> SocketService::takeUpMemory(const std::vector<std::string>& keptPrefixes) {
+    WEFT_ASSIGN(Persisted persisted,
+                DatabaseStorage::beginEpoch(database_, {key_.database, id_.str(), key_.epoch}, !mismatch_.empty()));
+    WEFT_TRY(writeKeyFile(persisted.epoch));
+    if (!mismatch_.empty() && !alone()) logWarn("{}: {}", config_.stateDir, mismatch_);
+    // Of an identity that this host had: what it said is said again, what it promised is nobody's promise now.
+    const auto foreign = [&](const Row& row) { return row.owner != id_; };
+    std::vector<std::string> dropped;
+    for (Row& row : persisted.rows) {
+        if (!foreign(row)) {
+            if (!signer_->verify(signer_->publicKey(), signedBytes(row, config_.cluster), row.signature)) {
+                return makeError(ErrorCode::Corrupt, "row " + row.key + " is not as this node signed it" +
+                                                         std::string(DatabaseStorage::kDamageAdvice));
+            }
+            continue;
+        }
+        dropped.push_back(row.key);
+        const bool kept =
+            std::ranges::any_of(keptPrefixes, [&](const std::string& prefix) { return row.key.starts_with(prefix); });
+        if (!kept && !row.deleted && !row.key.starts_with("ipam/")) inherited_.push_back(row);
+    }
+    std::erase_if(persisted.rows, foreign);
+    if (renewed_ || !dropped.empty()) {
+        WEFT_TRY(DatabaseStorage::dropRows(database_, dropped));
+        if (renewed_) persisted.doubt = false;
+        logWarn("this host has a new identity id={}; let the others forget the old one: weftctl node forget",
+                id_.brief());
+    }
+    return persisted;
+}
+
+Result<void> SocketService::renewIdentity() {
+    const std::lock_guard lock(keyFileMutex_);
+    KeyFile fresh = key_;
+    fresh.seed = Ed25519Signer::generateSeed();
+    WEFT_TRY(writeSecret(config_.stateDir + "/node.key", fresh.text()));
+    replaced_ = true;
     return {};
 }
 
@@ -894,11 +1017,6 @@ std::vector<std::string> SocketService::warnings() {
         lines.push_back("weftd cannot write beside " + config_.keyFile +
                         ", so the cluster's keys cannot change: keep the file in the state directory");
     }
-    if (storage_->epochWasOutdated()) {
-        lines.emplace_back(
-            "another node uses this node's identity, or its state was put back from a copy: a cloned host must lose "
-            "its node.key before it starts");
-    }
     struct Seen {
         std::vector<Member> members;
         std::vector<std::string> wire1, beyondQuota, refused;
@@ -906,6 +1024,7 @@ std::vector<std::string> SocketService::warnings() {
         Clock::Monotonic now;
         std::vector<std::pair<std::string, std::chrono::seconds>> clocksOff;
         std::optional<std::chrono::seconds> ownClockOff;
+        bool doubt = false, twin = false;
     };
     const auto seen = std::make_shared<Seen>();
     const auto look = [this, seen](Node& node) {
@@ -914,6 +1033,8 @@ std::vector<std::string> SocketService::warnings() {
             return member ? member->record.name : id.brief();
         };
         seen->members = node.members();
+        seen->doubt = node.inDoubt();
+        seen->twin = node.hasTwin();
         for (const NodeId& id : node.speakersOfWire1()) seen->wire1.push_back(nameOf(id));
         for (const NodeId& id : node.beyondQuota()) seen->beyondQuota.push_back(nameOf(id));
         for (const IpAddress& host : node.refusedForTheirWire()) seen->refused.push_back(host.str());
@@ -930,6 +1051,13 @@ std::vector<std::string> SocketService::warnings() {
         }
     };
     if (!call(look, 2s)) return lines;
+    if (seen->twin) {
+        lines.emplace_back(
+            "another host uses this host's identity now: one of them is a clone. Neither gives addresses out. On the "
+            "clone: weftctl node renew");
+    } else if (seen->doubt) {
+        lines.emplace_back(kDoubtWarning);
+    }
     const auto listed = [](const std::vector<std::string>& all) {
         constexpr size_t kMost = 10;
         std::string text;
@@ -964,10 +1092,9 @@ std::vector<std::string> SocketService::warnings() {
     for (const auto& [name, ahead] : seen->clocksOff) {
         lines.push_back("the clock of " + name + " is " + off(ahead) + " what most members' show: set it there");
     }
-    const auto* found = &seen->members;
     std::map<std::string, std::vector<std::string>> byName;
     std::set<Address> heard;
-    for (const Member& member : *found) {
+    for (const Member& member : seen->members) {
         heard.insert(member.record.address);
         if (!member.gone()) byName[member.record.name].push_back(member.id.brief());
     }

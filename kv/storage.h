@@ -14,7 +14,8 @@ namespace weft::kv {
 // before the Node is made: versions, incarnations and packet numbers all build on it.
 struct Persisted {
     uint32_t epoch = 1;
-    std::vector<Row> rows;              // the node's own live rows
+    std::vector<Row> rows;              // the node's own rows; tombstones of Config::keptPrefixes among them
+    bool doubt = false;                 // as of saveDoubt()
     std::vector<MemberRecord> members;  // last known; believed until probes fail. May be stale or empty
 };
 
@@ -29,6 +30,8 @@ public:
     virtual void save(const Row& row, Done done) = 0;
     // Durable as soon as can be: only after a disk was rolled back does the epoch jump while running.
     virtual void saveEpoch(uint32_t epoch) = 0;
+    // Whether this node's memory is in doubt (node.h). Durable no later than what is saved after it.
+    virtual void saveDoubt(bool doubt, Done done) = 0;
     // Best effort, now and then.
     virtual void saveMembers(std::vector<MemberRecord> members) = 0;
 };

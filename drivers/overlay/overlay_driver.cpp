@@ -1,6 +1,7 @@
 #include "drivers/overlay/overlay_driver.h"
 
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <chrono>
 
@@ -219,8 +220,10 @@ void OverlayDriver::startProbe(uint32_t epoch) {
         return ProbeLink::open(context_.netlink, tunnelSettings(kProbeVni), mtu);
     };
     hooks.mtu = [this] { return probeMtu(); };
-    hooks.offer = [this, epoch](uint32_t mtu) {
-        rows_.put(std::string(kProbeKey), encode(ProbeRow{epoch, mtu, config_.vtep}));
+    // The epoch may be raised while weftd runs (kv::Node::inDoubt): the next offer follows.
+    hooks.offer = [this, known = std::make_shared<std::atomic<uint32_t>>(epoch)](uint32_t mtu) {
+        rows_.put(std::string(kProbeKey), encode(ProbeRow{*known, mtu, config_.vtep}));
+        runner_.post([known](kv::Node& node) { *known = node.epoch(); });
     };
     hooks.setOffload = [this](bool on) { return setOffload(on); };
     probe_ = std::make_unique<TunnelProbe>(context_.clock, view_, std::move(hooks));

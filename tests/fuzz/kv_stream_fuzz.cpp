@@ -16,6 +16,7 @@ class NoStorage final : public Storage {
 public:
     void save(const Row&, Done done) override { done({}); }
     void saveEpoch(uint32_t) override {}
+    void saveDoubt(bool, Done) override {}
     void saveMembers(std::vector<MemberRecord>) override {}
 };
 

@@ -54,6 +54,10 @@ protected:
             sent_ = request.body;
             response.set_content(R"({"done":"forgot it"})", "application/json");
         });
+        server_.Post("/v1/renew", [this](const httplib::Request& request, httplib::Response& response) {
+            sent_ = request.path;
+            response.set_content(R"({"done":"restart weftd"})", "application/json");
+        });
         server_.Get("/v1/kv", [this](const httplib::Request& request, httplib::Response& response) {
             sent_ = request.target;
             response.set_content(R"({"kv":[{"key":"a/b","owner":"here","version":1,"value":"x"}]})",
@@ -146,6 +150,9 @@ TEST_F(Command, ChangesKeysAndForgetsNodes) {
     EXPECT_EQ(run({"--run-dir", dir_.c_str(), "node", "forget", "two", "--force"}), kDone);
     EXPECT_EQ(sent_, R"({"force":true,"node":"two"})");
     EXPECT_EQ(run({"--run-dir", dir_.c_str(), "node", "forget"}), kMistake);
+    EXPECT_EQ(run({"--run-dir", dir_.c_str(), "node", "renew"}), kDone);
+    EXPECT_EQ(sent_, "/v1/renew");
+    EXPECT_EQ(out_.str(), "restart weftd\n");
     EXPECT_EQ(run({"--run-dir", dir_.c_str(), "key"}), kMistake);
 }
 

@@ -18,6 +18,16 @@ public:
         CrashAfter,   // ... after it, but before anybody hears of it
     };
 
+    FakeStore() = default;
+    // What is on the disk.
+    FakeStore(const FakeStore& other) { *this = other; }
+    FakeStore& operator=(const FakeStore& other) {
+        sitePrefix_ = other.sitePrefix_;
+        pools_ = other.pools_;
+        leases_ = other.leases_;
+        return *this;
+    }
+
     // The `countdown`-th write from now (1: the next) meets `fault`.
     void arm(Fault fault, int countdown) {
         fault_ = fault;
@@ -71,7 +81,7 @@ private:
         for (const auto& key : change.eraseLeases) leases_.erase(key);
     }
 
-    std::mutex mutex_;
+    std::mutex mutex_;  // not copied
     Fault fault_ = Fault::None;
     int countdown_ = 0;
     bool crashed_ = false;

@@ -219,6 +219,64 @@ TEST_F(Clusters, RolledBackDiskStillComesBack) {
     EXPECT_EQ(valueAt(cluster, 0, 2, "k"), "newer");
 }
 
+TEST_F(Clusters, TwinsBothNoticeAndTheirRaceEnds) {
+    Cluster cluster(1, joined());
+    up(cluster, 3);
+    put(cluster, 2, "k", "v");
+    cluster.run(1s);
+    const auto disk = cluster.disk(2);
+    const size_t clone = cluster.add();
+    cluster.setIdentity(clone, 2);
+    cluster.putDiskBack(clone, disk, false);
+    cluster.start(clone);
+    EXPECT_TRUE(cluster.runUntil([&] { return cluster.node(2).hasTwin() && cluster.node(clone).hasTwin(); }, 60s));
+    EXPECT_TRUE(cluster.node(2).inDoubt() && cluster.node(clone).inDoubt());
+    const uint32_t epoch = std::max(cluster.node(2).epoch(), cluster.node(clone).epoch());
+    const uint64_t reasserted =
+        cluster.node(2).counters().rowsReasserted + cluster.node(clone).counters().rowsReasserted;
+    cluster.run(60s);
+    EXPECT_EQ(std::max(cluster.node(2).epoch(), cluster.node(clone).epoch()), epoch);
+    EXPECT_EQ(cluster.node(2).counters().rowsReasserted + cluster.node(clone).counters().rowsReasserted, reasserted);
+    Result<void> settled;
+    cluster.node(2).settleDoubt([&](Result<void> result) { settled = std::move(result); });
+    EXPECT_FALSE(settled);
+}
+
+TEST_F(Clusters, APromiseThatOthersRememberIsTakenOver) {
+    Cluster cluster(1, joined());
+    up(cluster, 3);
+    put(cluster, 2, "ipam/unit/1/b0", "first");
+    put(cluster, 2, "ordinary", "first");
+    cluster.run(1s);
+    const auto old = cluster.disk(2);
+    for (const bool lost : {false, true}) {
+        for (const char* key : {"ipam/unit/1/b0", "ipam/unit/1/b1", "ordinary", "gone"}) put(cluster, 2, key, "later");
+        cluster.run(1s);
+        cluster.crash(2);
+        cluster.putDiskBack(2, lost ? Cluster::Disk{} : old, lost);
+        cluster.start(2);
+        ASSERT_TRUE(cluster.runUntil([&] { return cluster.node(2).inDoubt() && cluster.converged(); }, 20s));
+        for (size_t host = 0; host < 3; ++host) {
+            EXPECT_EQ(valueAt(cluster, host, 2, "ipam/unit/1/b0"), "later");
+            EXPECT_EQ(valueAt(cluster, host, 2, "ipam/unit/1/b1"), "later");
+            EXPECT_EQ(valueAt(cluster, host, 2, "ordinary"), lost ? "" : "first");
+        }
+        EXPECT_EQ(cluster.disk(2).rows.at("ipam/unit/1/b0").value, "later");
+        Result<void> settled = makeError(ErrorCode::Busy, "");
+        cluster.node(2).settleDoubt([&](Result<void> result) { settled = std::move(result); });
+        EXPECT_TRUE(settled && !cluster.node(2).inDoubt());
+    }
+    // Deleted and killed before anybody heard is no sign.
+    cluster.part({0, 0, 1});
+    cluster.node(2).erase("ipam/unit/1/b0", [](const Result<void>&) {});
+    cluster.crash(2);
+    cluster.part({});
+    cluster.start(2);
+    cluster.run(5s);
+    EXPECT_FALSE(cluster.node(2).inDoubt());
+    EXPECT_EQ(valueAt(cluster, 0, 2, "ipam/unit/1/b0"), "");
+}
+
 TEST_F(Clusters, BlockedUdpIsNotAFailure) {
     Cluster cluster(1, joined());
     up(cluster, 2);

@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <future>
 #include <random>
 #include <thread>
 
@@ -98,6 +99,11 @@ protected:
             return std::any_of(lines.begin(), lines.end(),
                                [what](const std::string& line) { return line.find(what) != std::string::npos; });
         });
+    }
+    static bool doubts(Host& host) {
+        bool doubt = false;
+        EXPECT_TRUE(host.service->call([&](Node& node) { doubt = node.inDoubt(); }));
+        return doubt;
     }
     static size_t rows(Host& host, const std::string& prefix) {
         size_t count = 0;
@@ -482,6 +488,8 @@ TEST_F(ServiceTest, RefusesWithAWordOnWhatToDo) {
     refused("--node-name");
     host.config.nodeName = "host";
     const std::string identity = host.config.stateDir + "/node.key";
+    ASSERT_TRUE(host.start());
+    host.stop();
     ::chmod(identity.c_str(), 0644);
     refused("chmod 600");
     ::chmod(identity.c_str(), 0600);
@@ -538,17 +546,166 @@ TEST_F(ServiceTest, AClonedHostIsToldLoudly) {
     clone.config.nodeName = "two";
     std::filesystem::copy(two.config.stateDir, clone.config.stateDir,
                           std::filesystem::copy_options::overwrite_existing | std::filesystem::copy_options::recursive);
-    // The original is one life ahead, so the clone hears of it when it joins. In the same life either hears at its next
-    // exchange: parts_test.
-    ASSERT_TRUE(two.start());
-    two.stop();
     ASSERT_TRUE(two.start());
     ASSERT_TRUE(put(*two.service, "test/ahead", "yes"));
     ASSERT_TRUE(eventually([&] { return sees(one, "test/", "yes"); }));
     ASSERT_TRUE(clone.start());
     EXPECT_EQ(two.service->id(), clone.service->id());
-    EXPECT_TRUE(warns(clone, "another node uses this node's identity"));
+    EXPECT_TRUE(warns(clone, "uses its identity"));
+    EXPECT_TRUE(doubts(clone));
     EXPECT_EQ(living(one), 2U);
+    // With an identity of its own the clone is a host like any other.
+    ASSERT_TRUE(clone.service->renewIdentity());
+    clone.stop();
+    two.stop();
+    ASSERT_TRUE(clone.start());
+    ASSERT_TRUE(two.start());
+    EXPECT_NE(two.service->id(), clone.service->id());
+    EXPECT_TRUE(eventually([&] { return living(one) == 3; }));
+    EXPECT_FALSE(doubts(clone));
+}
+
+TEST_F(ServiceTest, NodeKeyAndDatabaseKnowEachOther) {
+    Host& one = started("one", key_);
+    Host& two = started("two", key_);
+    const std::string state = two.config.stateDir;
+    const auto copy = [&](const char* name) {
+        two.stop();
+        for (const std::string file : {"node.key", "weft.db", "weft.db-wal"}) {
+            std::filesystem::remove(directory_ / (name + file));
+            if (std::filesystem::exists(state + "/" + file)) {
+                std::filesystem::copy(state + "/" + file, directory_ / (name + file));
+            }
+        }
+    };
+    const auto putBack = [&](const char* name, const std::string& file) {
+        two.stop();
+        std::filesystem::remove(state + "/" + file);
+        if (std::filesystem::exists(directory_ / (name + file))) {
+            std::filesystem::copy(directory_ / (name + file), state + "/" + file);
+        }
+    };
+    const auto settle = [&] {
+        auto settled = std::make_shared<std::promise<bool>>();
+        auto done = settled->get_future();
+        two.service->post([settled](Node& node) {
+            node.settleDoubt([settled](const Result<void>& result) { settled->set_value(bool(result)); });
+        });
+        return done.get();
+    };
+    two.stop();
+    one.stop();  // nobody is there to help
+    ASSERT_TRUE(two.start());
+    const NodeId id = two.service->id();
+    EXPECT_FALSE(doubts(two));
+    copy("old-");
+    ASSERT_TRUE(two.start());
+    EXPECT_FALSE(doubts(two)) << "as left";
+
+    putBack("old-", "weft.db");
+    putBack("old-", "weft.db-wal");
+    ASSERT_TRUE(two.start());
+    EXPECT_TRUE(doubts(two)) << "an older database";
+    two.stop();
+    ASSERT_TRUE(two.start());
+    EXPECT_TRUE(doubts(two)) << "over a restart";
+    EXPECT_TRUE(settle());
+    two.stop();
+    ASSERT_TRUE(two.start());
+    EXPECT_FALSE(doubts(two)) << "settled";
+
+    putBack("old-", "node.key");
+    ASSERT_TRUE(two.start());
+    EXPECT_TRUE(doubts(two)) << "an older key";
+    EXPECT_TRUE(settle());
+
+    two.stop();
+    for (const char* file : {"/weft.db", "/weft.db-wal"}) std::filesystem::remove(state + file);
+    ASSERT_TRUE(two.start());
+    EXPECT_TRUE(doubts(two)) << "no database";
+    EXPECT_EQ(two.service->id(), id);
+    EXPECT_TRUE(settle());
+    ASSERT_TRUE(put(*two.service, "ipam/unit/1/b0", "promise"));
+    ASSERT_TRUE(put(*two.service, "test/row", "word"));
+
+    two.stop();
+    std::filesystem::remove(state + "/node.key");
+    ASSERT_TRUE(two.start());
+    EXPECT_NE(two.service->id(), id) << "removed after a theft";
+    EXPECT_FALSE(doubts(two));
+    EXPECT_EQ(rows(two, "ipam/"), 0U);
+    EXPECT_EQ(rows(two, "test/"), 1U);
+}
+
+TEST_F(ServiceTest, AKeyFileOfAnOlderWeftIsTakenUp) {
+    Host& one = started("one", key_);
+    const NodeId id = one.service->id();
+    one.stop();
+    std::string seed;
+    std::ifstream(one.config.stateDir + "/node.key") >> seed;
+    const auto writeOld = [&] {
+        std::filesystem::remove(one.config.stateDir + "/node.key");
+        std::ofstream(one.config.stateDir + "/node.key") << seed << "\n";
+        ::chmod((one.config.stateDir + "/node.key").c_str(), 0600);
+    };
+    writeOld();
+    ASSERT_TRUE(one.start());
+    EXPECT_TRUE(doubts(one)) << "the database knew its key";
+    const std::array components{Service::schema()};
+    one.stop();
+    // As a weft without the two left it.
+    auto database = Database::open(one.config.stateDir + "/weft.db", components).value();
+    ASSERT_TRUE(database->write([](Transaction& transaction) -> Result<void> {
+        WEFT_ASSIGN(auto erase,
+                    transaction.prepare("DELETE FROM gossip_settings WHERE name IN ('database', 'node', 'doubt')"));
+        return erase.run();
+    }));
+    database.reset();
+    writeOld();
+    ASSERT_TRUE(one.start());
+    EXPECT_FALSE(doubts(one));
+    EXPECT_EQ(one.service->id(), id);
+    one.stop();
+    std::filesystem::remove(one.config.stateDir + "/weft.db");
+    std::filesystem::remove(one.config.stateDir + "/weft.db-wal");
+    writeOld();
+    ASSERT_TRUE(one.start());
+    EXPECT_TRUE(doubts(one)) << "an old key without its database";
+}
+
+TEST_F(ServiceTest, RefusesRowsThatAreNotAsItWroteThem) {
+    Host& one = started("one", key_);
+    ASSERT_TRUE(put(*one.service, "ipam/log/0", "promise"));
+    one.stop();
+    const std::array components{Service::schema()};
+    const auto write = [&](const char* sql) {
+        auto database = Database::open(one.config.stateDir + "/weft.db", components).value();
+        return database->write([&](Transaction& transaction) -> Result<void> {
+            WEFT_ASSIGN(auto change, transaction.prepare(sql));
+            return change.run();
+        });
+    };
+    const auto refused = [&] {
+        const auto begun = one.start();
+        one.stop();
+        return !begun && begun.error().code == ErrorCode::Corrupt &&
+               begun.error().message.find("ipam/log/0") != std::string::npos &&
+               begun.error().message.find("weftctl node forget") != std::string::npos;
+    };
+    ASSERT_TRUE(write("CREATE TABLE test_rows AS SELECT * FROM gossip_rows"));
+    // One digit of the value, one of the frame, and a part.
+    for (const char* change :
+         {"UPDATE gossip_rows SET row = replace(row, '70726f6d697365', '71726f6d697365') WHERE key = 'ipam/log/0'",
+          "UPDATE gossip_rows SET row = '09' || substr(row, 3) WHERE key = 'ipam/log/0'",
+          "UPDATE gossip_rows SET row = substr(row, 1, 41) WHERE key = 'ipam/log/0'",
+          "UPDATE gossip_rows SET row = 'x' || substr(row, 2) WHERE key = 'ipam/log/0'"}) {
+        ASSERT_TRUE(write(change));
+        EXPECT_TRUE(refused()) << change;
+        ASSERT_TRUE(
+            write("UPDATE gossip_rows SET row = (SELECT row FROM test_rows WHERE key = 'ipam/log/0')"
+                  " WHERE key = 'ipam/log/0'"));
+    }
+    EXPECT_TRUE(one.start());
 }
 
 TEST_F(ServiceTest, FloodsDoNoHarm) {

@@ -22,6 +22,7 @@ public:
     HostStorage(Cluster& cluster, size_t host) : cluster_(cluster), host_(host) {}
     void save(const Row& row, Done done) override;
     void saveEpoch(uint32_t epoch) override;
+    void saveDoubt(bool doubt, Done done) override;
     void saveMembers(std::vector<MemberRecord> members) override;
 
 private:
@@ -57,7 +58,7 @@ struct Cluster::Host {
     Host(Cluster& cluster, size_t number)
         : clock(cluster.clock_),
           address(hostAddress(number)),
-          signer(number),
+          signer(std::make_unique<FastSigner>(number)),
           random(cluster.random_.next()),
           transport(cluster, number),
           storage(cluster, number) {
@@ -65,7 +66,7 @@ struct Cluster::Host {
     }
     HostClock clock;
     Address address;
-    FastSigner signer;
+    std::unique_ptr<FastSigner> signer;
     SeededRandom random;
     Keyring keyring;
     HostTransport transport;
@@ -109,6 +110,23 @@ void Cluster::rollBackDisk(size_t host, uint32_t epoch) {
     hosts_[host]->disk.epoch = epoch;
 }
 
+const Cluster::Disk& Cluster::disk(size_t host) const {
+    return hosts_[host]->disk;
+}
+
+void Cluster::putDiskBack(size_t number, Disk disk, bool noticed) {
+    Host& host = *hosts_[number];
+    if (noticed) {
+        disk.epoch = std::max(disk.epoch, host.disk.epoch);  // node.key says
+        disk.doubt = true;
+    }
+    host.disk = std::move(disk);
+}
+
+void Cluster::setIdentity(size_t host, uint64_t number) {
+    hosts_[host]->signer = std::make_unique<FastSigner>(number);
+}
+
 bool Cluster::up(size_t host) const {
     return hosts_[host]->node != nullptr;
 }
@@ -122,7 +140,7 @@ Keyring& Cluster::keyring(size_t host) {
 }
 
 NodeId Cluster::id(size_t host) const {
-    return NodeId::of(hosts_[host]->signer.publicKey());
+    return NodeId::of(hosts_[host]->signer->publicKey());
 }
 
 size_t Cluster::add() {
@@ -137,12 +155,19 @@ void Cluster::start(size_t number, std::vector<MemberRecord> known) {
     Config config = config_;
     config.nodeName = "host" + std::to_string(number);
     config.advertise = host.address;
-    Persisted persisted{.epoch = ++host.disk.epoch, .rows = {}, .members = host.disk.members};
-    for (const auto& [key, row] : host.disk.rows) persisted.rows.push_back(row);
+    Persisted persisted{.epoch = ++host.disk.epoch, .rows = {}, .doubt = host.disk.doubt, .members = host.disk.members};
+    for (auto row = host.disk.rows.begin(); row != host.disk.rows.end();) {
+        if (row->second.owner == id(number)) {
+            persisted.rows.push_back(row->second);
+            ++row;
+        } else {
+            row = host.disk.rows.erase(row);  // of an identity that it had
+        }
+    }
     if (!known.empty()) persisted.members = std::move(known);
     ++host.life;
     host.nextTick = Time::max();
-    host.node = std::make_unique<Node>(std::move(config), std::move(persisted), host.keyring, host.signer, host.clock,
+    host.node = std::make_unique<Node>(std::move(config), std::move(persisted), host.keyring, *host.signer, host.clock,
                                        host.random, host.transport, host.storage);
     host.node->start();
     afterwards(number);
@@ -345,7 +370,8 @@ void Cluster::HostStorage::save(const Row& row, Done done) {
             return done(makeError(ErrorCode::Unavailable, "the disk is full"));
         }
         auto& rows = cluster.hosts_[host]->disk.rows;
-        if (row.deleted) {
+        const auto& kept = cluster.config_.keptPrefixes;
+        if (row.deleted && std::ranges::none_of(kept, [&](const auto& at) { return row.key.starts_with(at); })) {
             rows.erase(row.key);
         } else {
             rows[row.key] = row;
@@ -361,6 +387,17 @@ void Cluster::HostStorage::save(const Row& row, Done done) {
 
 void Cluster::HostStorage::saveEpoch(uint32_t epoch) {
     cluster_.hosts_[host_]->disk.epoch = epoch;
+}
+
+void Cluster::HostStorage::saveDoubt(bool doubt, Done done) {
+    Host& host = *cluster_.hosts_[host_];
+    const auto write = [&cluster = cluster_, host = host_, doubt, done = std::move(done)] {
+        cluster.hosts_[host]->disk.doubt = doubt;
+        done({});
+    };
+    if (cluster_.syncDelay.count() == 0) return write();
+    host.lastWrite = std::max(host.lastWrite, cluster_.now());
+    cluster_.deliver(host_, host.life, host.lastWrite, write);
 }
 
 void Cluster::HostStorage::saveMembers(std::vector<MemberRecord> members) {

@@ -75,6 +75,18 @@ public:
     void part(std::vector<int> groupOfHost);  // hosts of different groups do not hear each other; empty heals
     void setClock(size_t host, std::chrono::seconds ahead);  // the wall clock, against the others'
     void rollBackDisk(size_t host, uint32_t epoch);
+    // What a disk remembers. Of a host that is down it may be taken, lost or put back.
+    struct Disk {
+        uint32_t epoch = 0;
+        std::map<std::string, Row> rows;
+        std::vector<MemberRecord> members;
+        bool doubt = false;
+    };
+    [[nodiscard]] const Disk& disk(size_t host) const;
+    // As the service does, that compares the database with node.key: `noticed` when only the database is put back.
+    void putDiskBack(size_t host, Disk disk, bool noticed);
+    // The same key pair on another host, or a new one on this. Down.
+    void setIdentity(size_t host, uint64_t number);
 
     void run(Clock::Monotonic::duration time);
     // Until `done` holds (looked at every step); false after `limit`.
@@ -104,11 +116,6 @@ private:
     class HostClock;
     class HostTransport;
     class HostStorage;
-    struct Disk {
-        uint32_t epoch = 0;
-        std::map<std::string, Row> rows;
-        std::vector<MemberRecord> members;
-    };
     struct End {
         size_t host = 0;
         uint64_t life = 0;
