@@ -95,7 +95,7 @@ void Recovery::onRow(kv::RowEvent event, const kv::Row& row) {
         before = epoch;
         hooks_.voided(row.owner);
     } else if (row.key.starts_with(kHeardPrefix)) {
-        dirty_ = true;
+        dirty_ = dirty_ || !own;
         const auto heard = there ? decode(row.value) : std::nullopt;
         const auto id = parseId(std::string_view(row.key).substr(kHeardPrefix.size()));
         if (!id) return;
@@ -168,9 +168,15 @@ void Recovery::answer() {
         return found == digest.end() ? 0 : found->second;
     };
     for (const auto& [id, epoch] : asking_) {
-        node_.put(std::string(kHeardPrefix) + id.str(), encode({epoch, of(node_.id()), of(id)}),
-                  [this, life = std::weak_ptr(life_)](const Result<void>& saved) {
-                      if (!life.expired() && !saved) dirty_ = true;
+        const Heard heard{epoch, of(node_.id()), of(id)};
+        const auto [said, isNew] = answers_.try_emplace(id, heard);
+        if (!isNew && said->second == heard) continue;
+        said->second = heard;
+        node_.put(std::string(kHeardPrefix) + id.str(), encode(heard),
+                  [this, asker = id, life = std::weak_ptr(life_)](const Result<void>& saved) {
+                      if (life.expired() || saved) return;
+                      answers_.erase(asker);
+                      dirty_ = true;
                   });
     }
 }

@@ -80,6 +80,7 @@ private:
     Hooks hooks_;
     std::map<kv::NodeId, uint32_t> asking_;  // others in recovery: their epoch
     std::map<kv::NodeId, uint32_t> void_;    // this host has promised: what was said before that epoch
+    std::map<kv::NodeId, Heard> answers_;    // this host's, on their way or on the disk
     std::map<kv::NodeId, Heard> heard_;      // the others' answers to this host
     uint32_t asked_ = 0;                     // the epoch of this host's ipam/recover, durable or not
     bool dirty_ = true;
