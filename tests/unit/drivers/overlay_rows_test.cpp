@@ -221,7 +221,7 @@ TEST(OverlayView, WhoIsThereComesBeforeWhoIsAway) {
 TEST(EchoLink, ProvesBySipHash) {
     net::EchoKey key{};
     for (size_t i = 0; i < key.size(); ++i) key[i] = static_cast<uint8_t>(i);
-    EXPECT_EQ(echoProof(key, 0x0706050403020100), 0x93f5f5799a932e62U);
+    EXPECT_EQ(echoProof(key, 0x0706050403020100), 0x93f5f5799a932462U);
 }
 
 TEST(HostPlan, ThreeMissesInARowMakeAKernelGone) {

@@ -743,6 +743,7 @@ class NoStorage final : public Storage {
 public:
     void save(const Row&, Done done) override { done({}); }
     void saveEpoch(uint32_t) override {}
+    void saveDoubt(bool, Done done) override { done({}); }
     void saveMembers(std::vector<MemberRecord>) override {}
 };
 }  // namespace
