@@ -52,7 +52,7 @@ _EMPTY_TABLE = re.compile(r"table ip6? raw( chain [A-Z]+( type .* policy accept;
 
 
 def _rule_lines(text):
-    """nft or iptables-save text without counters, each line with the table and chain it stands in."""
+    """nft or iptables-save text without counters and elements that expire, each line with the table and chain it stands in."""
     lines, path = [], []
     for line in text.splitlines():
         line = re.sub(r" ?(counter packets \d+ bytes \d+|\[\d+:\d+\])", "", line).strip()
@@ -63,7 +63,7 @@ def _rule_lines(text):
             path.pop()
         elif line.startswith("*"):
             path = [line]
-        elif line and not line.startswith("#"):
+        elif line and not line.startswith("#") and " expires " not in line:
             lines.append(" ".join([*path, line]))
     return [line for line in lines if not _EMPTY_TABLE.fullmatch(line)]
 
