@@ -197,18 +197,19 @@ Result<std::unique_ptr<PortProgram>> PortProgram::load(const NetNs& ns, uint32_t
     return made;
 }
 
+Result<bool> PortProgram::makeClsact(LinkIndex link) {
+    bpf_tc_hook hook = hookOf(link);
+    const int error = bpf_tc_hook_create(&hook);
+    if (error != 0 && error != -EEXIST) return failed(error, "clsact on link " + std::to_string(link));
+    return error == 0;
+}
+
 Result<void> PortProgram::attach(LinkIndex link) {
     bpf_tc_hook hook = hookOf(link);
     bpf_tc_opts filter = filterOptions();
     filter.prog_fd = program_;
     filter.flags = BPF_TC_F_REPLACE;
-    int error = bpf_tc_attach(&hook, &filter);
-    if (error == 0) return {};
-    // Most links have none yet; asking for it first would cost as much again.
-    if (error = bpf_tc_hook_create(&hook); error != 0 && error != -EEXIST) {
-        return failed(error, "clsact on link " + std::to_string(link));
-    }
-    if (error = bpf_tc_attach(&hook, &filter); error != 0) {
+    if (const int error = bpf_tc_attach(&hook, &filter); error != 0) {
         return failed(error, "filter on link " + std::to_string(link));
     }
     return {};
@@ -230,7 +231,8 @@ Result<void> PortProgram::setPort(LinkIndex link, const PortRules& rules) {
         }
         Port port{rules};
         PortDropCounts counts{};
-        if (const uint32_t earlier = attachedProgram(link); earlier != 0 && earlier != programId_) {
+        WEFT_ASSIGN(const bool isNew, makeClsact(link));
+        if (const uint32_t earlier = isNew ? 0 : attachedProgram(link); earlier != 0 && earlier != programId_) {
             const UniqueFd map = mapOf(earlier, kDropsMap, sizeof counts);
             if (map && bpf_map_lookup_elem(map.get(), &link, &counts) == 0)
                 std::copy(std::begin(counts.by), std::end(counts.by), port.before.begin());
@@ -287,7 +289,10 @@ bool PortProgram::isAttached(LinkIndex link) const {
 
 Result<void> PortProgram::restore(LinkIndex link) {
     const std::lock_guard lock(mutex_);
-    return runIn(*ns_, std::function<Result<void>()>([&] { return attach(link); }));
+    return runIn(*ns_, std::function<Result<void>()>([&]() -> Result<void> {
+        WEFT_TRY(makeClsact(link));
+        return attach(link);
+    }));
 }
 
 Result<void> PortProgram::reserve(LinkIndex segment, const IpAddress& address, std::optional<LinkIndex> owner) {

@@ -101,6 +101,7 @@ public:
 
 private:
     PortProgram(const NetNs& ns, bpf_object* object);
+    Result<bool> makeClsact(LinkIndex link);  // false: it is there
     Result<void> attach(LinkIndex link);
     [[nodiscard]] DropCounts read(LinkIndex link) const;
     void forget(LinkIndex link);

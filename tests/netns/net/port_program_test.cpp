@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <ctime>
 #include <string>
 #include <thread>
 #include <vector>
@@ -464,7 +465,8 @@ TEST_F(PortSenderTest, BroadcastsAreFewAndAllElseIsAsMuchAsIsSent) {
     const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - begin);
     const DropCounts dropped = counts();
     EXPECT_LE(kSent - dropped[kDropFlood], kFloodsASecond * (static_cast<uint64_t>(seconds.count()) + 2));
-    EXPECT_GE(kSent - dropped[kDropFlood], kFloodsASecond);
+    constexpr uint64_t kOwnMulticasts = 20;  // at most, of the station's kernel: they count as well
+    EXPECT_GE(kSent - dropped[kDropFlood], kFloodsASecond - kOwnMulticasts);
     for (uint32_t i = 0; i < 2 * kFloodsASecond; ++i) {
         send(ethernet(0x88b5, {}, kOwn, kOther), i);
         send(arp(1, kOwn, "10.1.0.1"), i);
@@ -540,18 +542,19 @@ TEST_F(PortSenderTest, AnAdministratorsRemovalIsSeenAndHealed) {
 TEST_F(PortSenderTest, ManyAreFast) {
     constexpr int kPorts = 100;
     std::vector<LinkIndex> made;
-    const Stopwatch links;
+    // Processor time, so that what else the machine does counts less.
+    const auto used = [] { return 1e6 * static_cast<double>(std::clock()) / CLOCKS_PER_SEC; };
+    const double begin = used();
     for (int i = 0; i < kPorts; ++i) {
         const std::string name = "m" + std::to_string(i);
         made.push_back(
             must(netlink_->createVeth({.name = name, .peerName = name + "c", .alias = "t", .master = bridge_})));
     }
-    const double link = links.us() / kPorts;
-    const Stopwatch ports;
+    const double linked = used();
     for (const LinkIndex index : made) must(program_->setPort(index, {bridge_, sender(), true}));
-    const double port = ports.us() / kPorts;
-    std::printf("a veth pair: %.0f us; the program at it: %.0f us\n", link, port);
-    EXPECT_LT(port, link);
+    const double port = (used() - linked) / kPorts;
+    std::printf("a veth pair: %.0f us; the program at it: %.0f us\n", (linked - begin) / kPorts, port);
+    EXPECT_LT(port, 2000) << "a program loaded for each would take some 25 ms";
     must(netlink_->deleteLinks(made));
 }
 
