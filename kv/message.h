@@ -50,7 +50,7 @@ struct DeadNotice {
     bool operator==(const DeadNotice&) const = default;
 };
 
-// The sender's wall clock. To members of wire 2 only.
+// The sender's wall clock, with its acks. To members of wire 2 only.
 struct ClockNotice {
     uint64_t seconds = 0;  // since 1970
     bool operator==(const ClockNotice&) const = default;

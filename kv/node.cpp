@@ -359,9 +359,8 @@ Prober::Hooks Node::Impl::proberHooks() {
         .send =
             [this](const Address& to, const NodeId& id, std::vector<Message> messages) {
                 const Member* member = membership_.find(id);
-                const bool exchange =
-                    std::holds_alternative<Ping>(messages.front()) || std::holds_alternative<Ack>(messages.front());
-                if (exchange && member != nullptr && wireTo(*member) == Wire::Two) {
+                const bool answer = std::holds_alternative<Ack>(messages.front());
+                if (answer && member != nullptr && wireTo(*member) == Wire::Two) {
                     const auto wall = context_.clock.wall().time_since_epoch();
                     const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(wall).count();
                     messages.emplace_back(ClockNotice{static_cast<uint64_t>(std::max<int64_t>(0, seconds))});
