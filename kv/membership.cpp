@@ -27,6 +27,11 @@ Membership::Membership(Context& context, uint32_t epoch, Events events)
     ++atAddress_[self.record.address.ip];
 }
 
+const MemberRecord* Membership::former(const NodeId& id) const {
+    const auto found = formers_.find(id);
+    return found == formers_.end() ? nullptr : &found->second;
+}
+
 const Member* Membership::find(const NodeId& id) const {
     const auto found = members_.find(id);
     return found == members_.end() ? nullptr : &found->second;
@@ -76,6 +81,7 @@ bool Membership::apply(const MemberRecord& record, MemberState state, seconds ag
         ++present_;
     }
     member.heard = std::max(member.heard, context_.clock.now() - age);
+    if (before && member.record.address != record.address) formers_[id] = member.record;
     member.record = record;
     ++atAddress_[record.address.ip];
     setState(member, record.left ? MemberState::Left : state);
@@ -87,12 +93,15 @@ bool Membership::apply(const MemberRecord& record, MemberState state, seconds ag
 // What others hold of us is older or the same. Else this identity signed it in another life: the disk was rolled back,
 // or the key runs twice.
 void Membership::applySelf(const MemberRecord& record) {
-    if (record == self().record || ownIncarnation(record.incarnation)) return;
+    const bool own = record == self().record || ownIncarnation(record.incarnation);
+    const bool elsewhere = record.address != self().record.address;
+    if (own && !elsewhere) return;
     if (!context_.signer.verify(record.publicKey, signedBytes(record, context_.config.cluster), record.signature)) {
         ++context_.counters.badSignature;
         return;
     }
-    events_.epochOutdated(static_cast<uint32_t>(record.incarnation >> 32));
+    if (elsewhere && events_.seenElsewhere) events_.seenElsewhere(record.address);
+    if (!own) events_.epochOutdated(static_cast<uint32_t>(record.incarnation >> 32));
 }
 
 bool Membership::applyRemote(const MemberRecord& record, MemberState state, seconds age, const NodeId& peer,
@@ -229,6 +238,7 @@ void Membership::forgetOld() {
 }
 
 void Membership::remove(const NodeId& id) {
+    formers_.erase(id);
     if (Member& member = members_.at(id); !member.gone()) {
         const MemberState before = member.state;
         setState(member, MemberState::Dead);

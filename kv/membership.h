@@ -34,6 +34,7 @@ public:
         std::function<void(const NodeId& about, Message)> broadcast;
         std::function<void()> refuted;                      // this node had to defend itself
         std::function<void(uint32_t epoch)> epochOutdated;  // this identity spoke in this epoch or later, but not here
+        std::function<void(const Address&)> seenElsewhere{};  // this identity was, or is, at another address
     };
 
     Membership(Context& context, uint32_t epoch, Events events);
@@ -41,6 +42,8 @@ public:
     [[nodiscard]] const NodeId& selfId() const { return selfId_; }
     [[nodiscard]] const Member& self() const { return members_.at(selfId_); }
     [[nodiscard]] const Member* find(const NodeId& id) const;
+    // What the member said of itself at its last other address, if it had one.
+    [[nodiscard]] const MemberRecord* former(const NodeId& id) const;
     [[nodiscard]] const std::map<NodeId, Member>& members() const { return members_; }
     [[nodiscard]] size_t present() const { return present_; }  // alive or suspect, this node included
     [[nodiscard]] size_t dead() const { return dead_; }        // dead, but not left
@@ -96,7 +99,8 @@ private:
     Context& context_;
     Events events_;
     NodeId selfId_;
-    uint64_t firstIncarnation_ = 0;  // of this epoch
+    uint64_t firstIncarnation_ = 0;           // of this epoch
+    std::map<NodeId, MemberRecord> formers_;  // of members whose address has changed: the one before
     std::map<NodeId, Member> members_;
     std::vector<const Member*> order_;  // the others, for pick(); map nodes do not move
     std::map<NodeId, Pending> suspicions_;

@@ -34,7 +34,8 @@ constexpr size_t kMaxUnprovenOfOne = 16;  // not proven, from one address
 constexpr size_t kMaxHellos = 1024;       // nonces of hellos remembered, so that a recording is known
 constexpr size_t kMaxSyncs = 8;           // streams we opened for anti-entropy, at one time
 constexpr auto kIntroduceEvery = 1s;      // at most, to one member
-constexpr uint32_t kMaxRaises = 2;        // of the epoch in one life: more of them are a race with a twin
+constexpr uint32_t kMaxRaises = 3;        // of the epoch in one life: more of them are a race with a twin
+constexpr auto kLookForTwinEvery = 1s;    // at most
 constexpr auto kLeaveLimit = 5s;
 constexpr auto kSaveMembersEvery = 60s;
 constexpr auto kSaveMembersSoon = 1s;  // who comes or goes seldom does so alone
@@ -127,7 +128,7 @@ public:
     [[nodiscard]] uint32_t epoch() const { return epoch_; }
     [[nodiscard]] bool inDoubt() const { return doubt_; }
     [[nodiscard]] Clock::Monotonic doubtedAt() const { return doubtedAt_; }
-    [[nodiscard]] bool hasTwin() const { return raises_ >= kMaxRaises; }
+    [[nodiscard]] bool hasTwin() const { return twin_ || raises_ >= kMaxRaises; }
     void settleDoubt(Done done);
     void onDoubt(std::function<void()> callback) { doubtCallbacks_.push_back(std::move(callback)); }
 
@@ -249,6 +250,9 @@ private:
     bool applyOwnRow(const Row& row);
     [[nodiscard]] bool kept(const std::string& key) const;
     void beginDoubt();
+    void tellOfTwin(const Address& from, const NodeId& id, uint32_t epoch);
+    void lookForTwin(const Address& at);
+    void hearOfSelf(const SecureStream& secure);
     Row makeRow(std::string key, std::string value, bool deleted);
     void commit(Row row, Done done);
     void broadcastRow(const Row& row);
@@ -273,9 +277,10 @@ private:
     uint64_t packetCounter_ = 0;
     std::map<NodeId, ReplayWindow> windows_;
     std::map<NodeId, Clock::Monotonic> introduced_;  // when last, of members
-    RecentHosts unopened_{kMaxUnopened};             // who sent what did not open
-    RecentHosts oldHosts_{kMaxOldHosts};             // who was refused for its wire
-    Bytes plain_;                                    // reused by onPacket
+    std::map<NodeId, Clock::Monotonic> toldOfTwin_;
+    RecentHosts unopened_{kMaxUnopened};  // who sent what did not open
+    RecentHosts oldHosts_{kMaxOldHosts};  // who was refused for its wire
+    Bytes plain_;                         // reused by onPacket
 
     uint64_t root_ = 0;  // of the summed members; see root()
     std::map<NodeId, uint64_t> summed_;
@@ -301,6 +306,8 @@ private:
     bool doubt_;
     Clock::Monotonic doubtedAt_{};
     uint32_t raises_ = 0;  // of the epoch
+    bool twin_ = false;    // it answered
+    std::optional<Clock::Monotonic> lookedForTwin_;
     std::vector<std::function<void()>> doubtCallbacks_;
     std::map<std::string, Row> saving_;  // the newest of each own key that is on its way to the disk
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
@@ -326,6 +333,7 @@ Membership::Events Node::Impl::membershipEvents() {
                 table_.forget(member.id);
                 windows_.erase(member.id);
                 introduced_.erase(member.id);
+                toldOfTwin_.erase(member.id);
                 wire1_.erase(member.id);
                 beyondQuota_.erase(member.id);
                 clocks_.forget(member.id);
@@ -351,6 +359,7 @@ Membership::Events Node::Impl::membershipEvents() {
                 membership_.beginEpoch(epoch_);
                 changed(membership_.selfId());
             },
+        .seenElsewhere = [this](const Address& at) { lookForTwin(at); },
     };
 }
 
@@ -485,6 +494,7 @@ void Node::Impl::onPacket(const Address& from, BytesView bytes) {
     // Of an earlier life: recorded then, or by a member that has not heard of this one. Nothing in it counts.
     if (receiverEpoch != epoch_ || !isVouched(from, sender, epoch, in)) {
         ++counters.outdated;
+        if (receiverEpoch == epoch_) tellOfTwin(from, sender, epoch);
         return introduce(sender, epoch);
     }
     if (wire == Wire::One && config().wire != WirePolicy::One && speaksWire2(membership_.find(sender)->record)) {
@@ -541,6 +551,21 @@ void Node::Impl::introduce(const NodeId& id, uint32_t epoch) {
     packet.bytes(encode(membership_.self().record));
     packet.bytes(encode(Introduce{}));
     sendPacket(member->record.address, id, Wire::Two, std::move(packet));
+}
+
+// A member moved, and speaks in its former life at its former address: it runs twice, and that life does not hear of
+// the other, for nobody sends there any more.
+void Node::Impl::tellOfTwin(const Address& from, const NodeId& id, uint32_t epoch) {
+    const Member* member = membership_.find(id);
+    const MemberRecord* former = membership_.former(id);
+    if (member == nullptr || former == nullptr || former->address != from || epochOf(*former) != epoch) return;
+    const auto [last, first] = toldOfTwin_.try_emplace(id, now());
+    if (!first && now() - last->second < kIntroduceEvery) return;
+    last->second = now();
+    const Wire wire = speaksWire2(*former) ? Wire::Two : Wire::One;
+    Writer packet = beginPacket(wire, epoch);
+    packet.bytes(encode(member->record));
+    sendPacket(from, id, wire, std::move(packet));
 }
 
 void Node::Impl::onMessage(const Address& from, const NodeId& sender, Message& message) {
@@ -780,6 +805,7 @@ void Node::Impl::onStreamData(StreamId id, BytesView bytes) {
         return progress != SyncSession::Progress::Malformed;
     });
     if (!wasEstablished && secure.established()) {
+        if (stream.accepted && secure.peer() == membership_.selfId()) hearOfSelf(secure);
         if (stream.accepted) {
             finished = finished || secure.purpose() == StreamPurpose::Probe;  // the handshake was the answer
         } else {
@@ -814,6 +840,11 @@ void Node::Impl::onConnected(StreamId id, Stream& stream) {
         return;
     }
     if (secure.peer() != stream.expected) return;
+    if (secure.peer() == membership_.selfId()) {
+        if (hellos_.contains(secure.ourNonce())) return;  // this node itself
+        twin_ = true;
+        return beginDoubt();
+    }
     prober_.streamProved(stream.probe);
     // It lives, but in a life we do not know, so our packets did not open.
     const Member* member = membership_.find(stream.expected);
@@ -979,6 +1010,25 @@ bool Node::Impl::applyOwnRow(const Row& row) {
     ++context_.counters.rowsReasserted;
     commit(makeRow(row.key, present ? held->value : "", !present), [](const Result<void>&) {});
     return true;
+}
+
+// Anybody with the cluster's key can say so; what the others know of this node tells whether there is something to it.
+void Node::Impl::hearOfSelf(const SecureStream& secure) {
+    const bool self = std::ranges::any_of(streams_, [&](const auto& stream) {
+        return !stream.second.accepted && stream.second.secure.ourNonce() == secure.theirNonce();
+    });
+    if (self || hasTwin() || now() - lastSync_ < config().syncSpacing) return;
+    for (const Member* member : membership_.pick(2, [](const Member& one) { return !one.gone(); })) {
+        startSync(member->record.address, member->id);
+    }
+}
+
+// Whoever answers there under this node's identity, and is not this very node by another of its addresses, is a twin.
+void Node::Impl::lookForTwin(const Address& at) {
+    if (hasTwin() || (lookedForTwin_ && now() - *lookedForTwin_ < kLookForTwinEvery)) return;
+    lookedForTwin_ = now();
+    StreamId id = 0;
+    open(at, StreamPurpose::Probe, membership_.selfId(), {}, id);
 }
 
 void Node::Impl::beginDoubt() {

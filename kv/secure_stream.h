@@ -66,6 +66,8 @@ public:
     [[nodiscard]] const NodeId& peer() const { return peer_; }        // once established
     [[nodiscard]] uint32_t peerEpoch() const { return peerEpoch_; }   // once established, wire 2
     [[nodiscard]] StreamPurpose purpose() const { return purpose_; }  // once established
+    [[nodiscard]] const Nonce& ourNonce() const { return ours_; }
+    [[nodiscard]] const Nonce& theirNonce() const { return theirs_; }  // once established
 
 private:
     using SessionKey = std::array<uint8_t, 32>;
