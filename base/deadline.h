@@ -1,5 +1,5 @@
-// Deadline: when a caller stops waiting. One for a whole call, handed through every lock and wait of it: limits of their
-// own would add up.
+// Deadline: when a caller stops waiting. One for a whole call, handed through every lock and wait of it: limits of
+// their own would add up.
 #pragma once
 
 #include <algorithm>
