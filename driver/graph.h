@@ -8,7 +8,8 @@
 // All in order of name; endpoints by host, then name, and no more than were asked for: "containers" is their number. A
 // host's state is what this one heard of it last, `tunnel` a TunnelState and `tunnelFound` what that means: what probes
 // of the way there found; empty for this host and where nothing is examined. What hosts
-// without their weftd had is not shown. `conflict` is why this host is apart from others that have a network of that name.
+// without their weftd had is not shown. `conflict` is why this host is apart from others that have a network of that
+// name.
 #pragma once
 
 #include <chrono>
