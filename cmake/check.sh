@@ -29,8 +29,6 @@ run python python3 -m compileall -q tests bench cmake
 run cppcheck cppcheck --quiet --error-exitcode=1 --std=c++20 --language=c++ -j "$(nproc)" -I . \
     --enable=warning,performance,portability --inline-suppr --suppress=missingIncludeSystem --suppress=unknownMacro \
     --suppress=*:/usr/* --suppress=passedByValue --suppress=returnStdMoveLocal --suppress=iterators3 base net kv ipam firewall drivers driver ctl
-run tidy sh -c "git ls-files '*.cpp' | grep -E '^(base|net|kv|ipam|firewall|drivers|driver|ctl)/' |
-    xargs -P $(nproc) -n 1 clang-tidy-14 --quiet -p build 2>/tmp/weft-tidy.$$ || { cat /tmp/weft-tidy.$$; exit 1; }"
-rm -f "/tmp/weft-tidy.$$"
+run tidy cmake/tidy.py
 [ -z "$failed" ] || { echo "check failed:$failed"; exit 1; }
 echo "check: all good"

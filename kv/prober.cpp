@@ -103,7 +103,8 @@ void Prober::onPing(const Address& from, const NodeId& sender, const Ping& ping)
 
 void Prober::onPingRequest(const Address& from, const NodeId& sender, const PingRequest& request) {
     const auto ofSender = [&](const auto& relay) { return relay.second.sender == sender; };
-    if (relays_.size() >= kMaxRelays || std::ranges::count_if(relays_, ofSender) >= kMaxRelaysOfOne) return;
+    const auto relayed = static_cast<size_t>(std::ranges::count_if(relays_, ofSender));
+    if (relays_.size() >= kMaxRelays || relayed >= kMaxRelaysOfOne) return;
     const uint32_t sequence = newSequence();
     relays_.emplace(sequence, Relay{from, sender, request.target, request.sequence});
     hooks_.send(request.address, request.target, {Ping{sequence, request.target, 0}});
