@@ -17,7 +17,8 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from lab import HERE, REPOSITORY, Container, Lab, in_parallel, sweep, wait_for
+from harness import check
+from lab import HERE, Container, Lab, child_of, in_parallel, sweep, wait_for
 from overlay_cluster import Cluster
 
 WORKER = os.path.join(HERE, "tools", "attack_worker.py")
@@ -62,7 +63,7 @@ class Listener:
     def __init__(self, argv):
         self.tokens = set()
         self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout.readline() == "ready\n"
+        check(self._process.stdout.readline() == "ready\n", "a listener starts")
         threading.Thread(target=self._collect, daemon=True).start()
 
     def _collect(self):
@@ -70,7 +71,7 @@ class Listener:
             self.tokens.add(line.strip())
 
     def close(self):
-        self._process.kill()
+        os.kill(child_of(self._process.pid), signal.SIGKILL)  # nsenter stands between, and takes its leave
         self._process.wait()
 
 
@@ -202,7 +203,7 @@ class Battle:
     def without_rules(self):
         """The daemons stand still, nothing filters; addresses are translated as before where the engine's tool does it."""
         for host in self.cluster.hosts:
-            os.kill(host.plugin_process.pid, signal.SIGSTOP)
+            host.plugin_process.pause()
             host.run("sh", "-ec", """
                 nft list table inet weft > /run/weft-table 2>/dev/null || true
                 nft delete table inet weft 2>/dev/null || true
@@ -218,7 +219,7 @@ class Battle:
                 host.run("sh", "-ec", """
                     for tool in iptables ip6tables; do $tool-restore < /run/$tool; done
                     nft -f /run/weft-table""")
-                os.kill(host.plugin_process.pid, signal.SIGCONT)
+                host.plugin_process.resume()
             wait_for(self.cluster.all_alive, "every host knows every host", 30)
             wait_for(lambda: not any(self.cluster.ctl(host, "reconcile", "--dry-run")["repairs"] for host in self.cluster.hosts),
                      "every rule is back", 30)
@@ -263,9 +264,9 @@ class Battle:
 
         wait_for(last_arrives, "the tunnel carries a container's packet", 10, 0.1)
         time.sleep(GRACE)
-        seen = set.union(*(victim.listener.tokens for victim in self.victims.values()), self.nested.tokens)
+        by_victims = set.union(*(victim.listener.tokens for victim in self.victims.values()))
         return {(attacker.name, way.name, fast) for attacker, way, fast, _ in self.lines(rp_filter)
-                if token(attacker, way, fast) in seen}
+                if token(attacker, way, fast) in (self.nested.tokens if way.outcome == "passes" else by_victims)}
 
     def fight(self):
         """Prints the lines; returns how many passed, failed, and held before as well."""
@@ -294,8 +295,11 @@ class Battle:
         if bare:
             return "held"
         # Strict filtering is the kernel's own; there is none for IPv6.
-        if way.name.startswith("as a member") and rp_filter == 1 and self.family == 4:
-            return "held by rp_filter alone"
+        if rp_filter == 1 and self.family == 4:
+            if way.name.startswith("as a member"):
+                return "held by rp_filter alone"
+            if attacker.name == "container of another overlay" and way.victim == "far":
+                return "held by rp_filter alone"  # not translated now: its subnet is behind a bridge there, too
         if way.name == "own loopback" and attacker.uid:
             return "held by the kernel alone"
         return "FAILED: does not arrive without the rules either"

@@ -74,7 +74,7 @@ def wait_for(condition, what, timeout=10.0, interval=0.02):
     raise TimeoutError(f"not within {timeout:g} s: {what}" + (f" ({last})" if last else ""))
 
 
-def _child_of(pid):
+def child_of(pid):
     with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:
         return int(children.read().split()[0])
 
@@ -86,7 +86,7 @@ class Process:
         self._entered = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                          text=True)
         try:
-            self.pid = wait_for(lambda: _child_of(self._entered.pid), f"{argv} starts", timeout=5, interval=0.002)
+            self.pid = wait_for(lambda: child_of(self._entered.pid), f"{argv} starts", timeout=5, interval=0.002)
         except TimeoutError:
             self.pid = None  # it ended at once
 
@@ -99,6 +99,13 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, with_signal)
         return self.wait(timeout)
+
+    def pause(self):
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self):
+        os.kill(self.pid, signal.SIGCONT)
+        self._entered.send_signal(signal.SIGCONT)  # nsenter stops with its child
 
     def wait(self, timeout=20):
         """Waits until it ends of itself; returns the output."""
@@ -181,7 +188,7 @@ class Machine(Place):
              self.tool, "init"],
             stdin=subprocess.PIPE,
         )
-        self.pid = wait_for(lambda: _child_of(self._holder.pid), f"{self.name} boots", interval=0.002)
+        self.pid = wait_for(lambda: child_of(self._holder.pid), f"{self.name} boots", interval=0.002)
         wait_for(lambda: _command_name(self.pid) == "weft-t-init", f"{self.name} boots", interval=0.002)
         # A fresh /sys shows this network namespace's links; the cgroups are carried over from the machine's.
         self.run("sh", "-ec", """
