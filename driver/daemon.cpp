@@ -640,6 +640,10 @@ std::vector<Check> Daemon::doctor() {
     for (std::string& warning : gossip_->warnings()) {
         checks.push_back({"cluster", Health::Warning, std::move(warning), ""});
     }
+    const auto ledger = sharedIpam_->facts();
+    for (const std::string& warning : ledger->warnings) {
+        checks.push_back({"ledger", Health::Warning, warning, "weftctl overlay"});
+    }
     for (std::string& warning : sharedNetworks_ ? sharedNetworks_->warnings() : std::vector<std::string>()) {
         checks.push_back({"networks of all hosts", Health::Warning, std::move(warning), "weftctl network ls"});
     }

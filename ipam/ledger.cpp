@@ -72,17 +72,17 @@ std::string text(const kv::Writer& out) {
 }
 
 // As LedgerView::lastForget.
-uint32_t lastForget(const std::vector<LedgerEntry>& log) {
+uint32_t lastForget(const LedgerLog& log) {
     for (size_t length = log.size(); length > 0; --length) {
         if (log[length - 1].kind == LedgerEntry::Kind::Forget) return static_cast<uint32_t>(length);
     }
     return 0;
 }
 
-bool sameChunk(const std::vector<LedgerEntry>& one, const std::vector<LedgerEntry>& other, size_t chunk) {
-    const auto part = [&](const std::vector<LedgerEntry>& log) {
+bool sameChunk(const LedgerLog& one, const LedgerLog& other, size_t chunk) {
+    const auto part = [&](const LedgerLog& log) {
         const size_t from = std::min(log.size(), chunk * kChunkEntries);
-        return std::span(log).subspan(from, std::min(kChunkEntries, log.size() - from));
+        return std::span(log.entries()).subspan(from, std::min(kChunkEntries, log.size() - from));
     };
     return std::ranges::equal(part(one), part(other));
 }
@@ -138,10 +138,44 @@ const PoolEntry* LedgerView::findOverlap(const IpPrefix& prefix) const {
     return nullptr;
 }
 
-LedgerView Ledger::view(const std::vector<LedgerEntry>& log, size_t length) {
+LedgerView Ledger::view(const LedgerLog& log) {
     LedgerView view;
-    for (size_t i = 0; i < length && i < log.size(); ++i) view.apply(log[i], static_cast<uint32_t>(i + 1));
+    for (size_t i = 0; i < log.size(); ++i) view.apply(log[i], static_cast<uint32_t>(i + 1));
     return view;
+}
+
+std::shared_ptr<const LedgerLog::Content> LedgerLog::none() {
+    static const auto kNone = std::make_shared<const Content>(Content{{}, {}, kv::Table::hashKey("")});
+    return kNone;
+}
+
+LedgerLog::LedgerLog(std::vector<LedgerEntry> entries, const LedgerLog& known) {
+    auto content = std::make_shared<Content>();
+    kv::Writer out;
+    size_t from = 0;
+    if (std::ranges::equal(known.entries(), std::span(entries).first(std::min(known.size(), entries.size())))) {
+        content->text = known.content_->text;
+        from = known.size();
+    }
+    for (size_t i = from; i < entries.size(); ++i) writeEntry(out, entries[i]);
+    content->text += weft::ipam::text(out);
+    content->entries = std::move(entries);
+    content->digest = kv::Table::hashKey(content->text);
+    content_ = std::move(content);
+}
+
+LedgerLog LedgerLog::with(LedgerEntry entry) const {
+    std::vector<LedgerEntry> longer;
+    longer.reserve(size() + 1);
+    longer = entries();
+    longer.push_back(std::move(entry));
+    return {std::move(longer), *this};
+}
+
+bool LedgerLog::beginsLike(const LedgerLog& other, size_t length) const {
+    if (length > size() || length > other.size()) return false;
+    if (content_ == other.content_) return true;
+    return std::ranges::equal(std::span(entries()).first(length), std::span(other.entries()).first(length));
 }
 
 // --- rows ---
@@ -156,7 +190,7 @@ std::string Ledger::encodeHead(const State& state) {
     out.u32(state.adopted);
     out.u64(state.unitsDigest);
     out.u32(static_cast<uint32_t>(state.log.size()));
-    out.u64(digest(state.log, state.log.size()));
+    out.u64(state.log.digest());
     out.u64(state.log.empty() ? 0 : state.log.front().salt);
     return text(out);
 }
@@ -177,7 +211,7 @@ std::optional<Ledger::Head> Ledger::decodeHead(const std::string& value) {
     return in.done() ? std::optional(head) : std::nullopt;
 }
 
-std::string Ledger::encodeChunk(const std::vector<LedgerEntry>& log, size_t chunk) {
+std::string Ledger::encodeChunk(const LedgerLog& log, size_t chunk) {
     kv::Writer out;
     out.u8(kVersion);
     for (size_t i = chunk * kChunkEntries; i < log.size() && i < (chunk + 1) * kChunkEntries; ++i) {
@@ -186,23 +220,20 @@ std::string Ledger::encodeChunk(const std::vector<LedgerEntry>& log, size_t chun
     return text(out);
 }
 
-uint64_t Ledger::digest(const std::vector<LedgerEntry>& log, size_t length) {
-    kv::Writer out;
-    for (size_t i = 0; i < length; ++i) writeEntry(out, log[i]);
-    return kv::Table::hashKey(text(out));
-}
-
-std::optional<std::vector<LedgerEntry>> Ledger::logOf(const NodeId& id, const Head& head) const {
-    std::vector<LedgerEntry> log;
+std::optional<LedgerLog> Ledger::logOf(const NodeId& id, const Head& head) const {
+    std::vector<LedgerEntry> entries;
     const auto chunks = chunks_.find(id);
-    for (uint32_t chunk = 0; log.size() < head.length; ++chunk) {
-        if (chunks == chunks_.end()) return std::nullopt;
-        const auto entries = chunks->second.find(chunk);
-        if (entries == chunks->second.end() || log.size() != chunk * kChunkEntries) return std::nullopt;
-        log.insert(log.end(), entries->second.begin(), entries->second.end());
+    if (chunks == chunks_.end() || chunks->second.size() * kChunkEntries < head.length) return std::nullopt;
+    entries.reserve(chunks->second.size() * kChunkEntries);
+    for (const auto& [number, part] : chunks->second) {
+        if (entries.size() >= head.length) break;
+        if (entries.size() != number * kChunkEntries) return std::nullopt;
+        entries.insert(entries.end(), part.begin(), part.end());
     }
-    log.resize(head.length);
-    if (digest(log, head.length) != head.digest) return std::nullopt;
+    if (entries.size() < head.length) return std::nullopt;
+    entries.resize(head.length);
+    LedgerLog log(std::move(entries), state_.log);
+    if (log.digest() != head.digest) return std::nullopt;
     return log;
 }
 
@@ -261,20 +292,22 @@ std::string Ledger::load() {
     const auto head = decodeHead(row->value);
     if (!head) return "ipam/head does not read";
     bool newer = false;
-    State state = head->state;
+    std::vector<LedgerEntry> log;
     for (uint32_t chunk = 0; chunk * kChunkEntries < head->length; ++chunk) {
         const kv::Row* part = table.find(node_.id(), "ipam/log/" + std::to_string(chunk));
         if (part == nullptr || part->deleted) break;
         newer = newer || part->version > row->version;
         onRow(kv::RowEvent::Put, *part);
         const auto& entries = chunks_[node_.id()][chunk];
-        state.log.insert(state.log.end(), entries.begin(), entries.end());
+        log.insert(log.end(), entries.begin(), entries.end());
         if (entries.size() < kChunkEntries) break;
     }
-    if (state.log.size() > head->length) state.log.resize(head->length);
+    if (log.size() > head->length) log.resize(head->length);
+    State state = head->state;
+    state.log = LedgerLog(std::move(log), {});
     // A chunk is newer than the head when a crash came between: then it is of a later ballot, whose log holds
     // everything committed in this one.
-    const bool whole = state.log.size() == head->length && digest(state.log, head->length) == head->digest;
+    const bool whole = state.log.size() == head->length && state.log.digest() == head->digest;
     if ((!whole && !newer) || state.committed > state.log.size()) {
         chunks_.erase(node_.id());
         state_.promised = state.promised;
@@ -318,7 +351,7 @@ Ledger::State Ledger::merged(std::string& why) const {
             best.log = std::move(*log);
         }
     }
-    const LedgerView roster = view(best.log, best.log.size());
+    const LedgerView roster = view(best.log);
     for (const auto& [id, head] : heads_) {
         const bool own = id == node_.id();
         if (!own && (!roster.isMember(id) || head.salt != salt)) continue;
@@ -333,7 +366,7 @@ Ledger::State Ledger::merged(std::string& why) const {
 
 LedgerView Ledger::recovered(std::string& why) const {
     const State state = merged(why);
-    return view(state.log, state.log.size());
+    return view(state.log);
 }
 
 void Ledger::restore(std::function<void(bool)> done) {
@@ -348,12 +381,8 @@ void Ledger::restore(std::function<void(bool)> done) {
 // Views are made anew only where the log does not simply go on: they grow with all that was ever agreed on.
 void Ledger::setState(State next) {
     ++factsVersion_;
-    const auto goesOn = [&](size_t length) {
-        return length <= next.log.size() && length <= state_.log.size() &&
-               std::equal(next.log.begin(), next.log.begin() + static_cast<std::ptrdiff_t>(length), state_.log.begin());
-    };
     const auto extend = [&](LedgerView& view, size_t from, size_t to) {
-        if (from > to || !goesOn(from)) {
+        if (from > to || !next.log.beginsLike(state_.log, from)) {
             view = {};
             from = 0;
         }
@@ -443,14 +472,16 @@ bool Ledger::alive(const NodeId& id) const {
     return member && !member->gone();
 }
 
-// What more than half of the members have promised at least, as far as they are in sight.
+// What more than half of the members have promised at least, as far as they are in sight; before there are members, of
+// all hosts.
 uint64_t Ledger::majorityEpoch() const {
+    const bool all = accepted_.members.empty();
     std::vector<uint64_t> epochs;
     for (const auto& [id, head] : heads_) {
-        if (id != node_.id() && accepted_.isMember(id)) epochs.push_back(head.state.promised.epoch);
+        if (id != node_.id() && (all || accepted_.isMember(id))) epochs.push_back(head.state.promised.epoch);
     }
-    if (accepted_.isMember(node_.id())) epochs.push_back(state_.promised.epoch);
-    const size_t majority = accepted_.members.size() / 2;
+    if (all || accepted_.isMember(node_.id())) epochs.push_back(state_.promised.epoch);
+    const size_t majority = (all ? epochs.size() : accepted_.members.size()) / 2;
     if (epochs.size() <= majority) return state_.promised.epoch;
     std::ranges::nth_element(epochs, epochs.begin() + static_cast<std::ptrdiff_t>(majority), std::greater<>());
     return epochs[majority];
@@ -491,8 +522,7 @@ bool Ledger::mayFollow(const NodeId& id, const Head& head, const Ballot& ballot)
     if (head.salt != state_.log.front().salt || head.length < state_.committed) return refuse("it is no member");
     const auto log = logOf(id, head);
     if (!log) return false;  // its rows are on their way
-    const auto end = state_.log.begin() + state_.committed;
-    if (!std::equal(state_.log.begin(), end, log->begin()) || !view(*log, log->size()).isMember(id)) {
+    if (!log->beginsLike(state_.log, state_.committed) || !view(*log).isMember(id)) {
         return refuse("it is no member");
     }
     return true;
@@ -578,7 +608,7 @@ bool Ledger::lead() {
         return id == node_.id() || (head != heads_.end() && head->second.state.promised == mine);
     };
     Ballot bestBallot = state_.ballot;
-    std::vector<LedgerEntry> best = state_.log;
+    LedgerLog best = state_.log;
     uint32_t committed = state_.committed;
     uint32_t adopted = state_.adopted;
     LedgerView roster = accepted_;
@@ -596,7 +626,7 @@ bool Ledger::lead() {
                 if (!log) return false;  // its rows are on their way
                 best = std::move(*log);
                 bestBallot = head.state.ballot;
-                roster = view(best, best.size());
+                roster = view(best);
             }
             committed = std::max(committed, head.state.committed);
             adopted = std::max(adopted, head.state.adopted);
@@ -608,7 +638,7 @@ bool Ledger::lead() {
         for (const kv::Member& member : node_.members()) {
             if (awaited(member) && !promised(member.id)) return false;
         }
-        best.push_back({LedgerEntry::Kind::Join, node_.id(), config_.random() | 1, {}, {}});
+        best = best.with({LedgerEntry::Kind::Join, node_.id(), config_.random() | 1, {}, {}});
     } else if (!roster.isMember(node_.id()) || !strictMajority(roster, promised)) {
         return false;
     }
@@ -631,7 +661,7 @@ bool Ledger::commit() {
     if (!leading() || state_.committed >= state_.log.size()) return false;
     const size_t number = state_.committed + 1;
     const LedgerEntry& entry = state_.log[state_.committed];
-    const LedgerView before = view(state_.log, number - 1);
+    const LedgerView& before = committed_;
     if (before.members.empty()) {
         if (!metEverybody()) return false;  // a restart may have forgotten whom the claim had met
         for (const kv::Member& member : node_.members()) {
@@ -641,7 +671,7 @@ bool Ledger::commit() {
         // Whom the operator gave up by force counts no more, even in what comes before that entry; instead everybody
         // else has to agree.
         std::set<NodeId> forced;
-        for (const LedgerEntry& later : state_.log) {
+        for (const LedgerEntry& later : std::span(state_.log.entries()).subspan(state_.committed)) {
             if (later.kind == LedgerEntry::Kind::Forget && later.salt != 0) forced.insert(later.node);
         }
         const bool open = std::ranges::any_of(before.members, [&](const NodeId& id) { return forced.contains(id); });
@@ -720,7 +750,7 @@ std::optional<LedgerEntry> Ledger::nextEntry() const {
             if (accepted_.forgotten.contains(entry.node)) {
                 // Force may come later, when the entry turns out to need it.
                 const bool given =
-                    std::find(state_.log.begin() + state_.committed, state_.log.end(), entry) != state_.log.end();
+                    std::ranges::count(std::span(state_.log.entries()).subspan(state_.committed), entry) > 0;
                 if (!ask.force || given || committed_.forgotten.contains(entry.node)) continue;
             }
             if (entry.node == node_.id()) continue;
@@ -747,7 +777,7 @@ bool Ledger::append() {
     if (!entry) return false;
     if (entry->kind == LedgerEntry::Kind::Forget && !hooks_.unitsSettled()) return false;
     State next = state_;
-    next.log.push_back(*entry);
+    next.log = next.log.with(*entry);
     persist(std::move(next));
     return true;
 }
@@ -807,9 +837,11 @@ bool Ledger::claim() {
         return false;
     };
     const uint64_t known = std::max(state_.promised.epoch, majorityEpoch());
+    // Of members also what leaps, for only a claim in the next 2^32 gets them back; that is one a claimDelay at most.
     const auto counts = [&](const auto& head) {
+        const uint64_t epoch = head.second.state.promised.epoch;
         return (state_.committed == 0 || accepted_.isMember(head.first)) && !accepted_.forgotten.contains(head.first) &&
-               isStep(known, head.second.state.promised.epoch) && !isStranger(head.second);
+               (isStep(known, epoch) || epoch >> 32 == known >> 32) && !isStranger(head.second);
     };
     // A promise of somebody who may not lead, like a host that tried to be the first: outbid, or it will never listen.
     const auto outbids = [&](const auto& head) {

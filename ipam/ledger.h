@@ -63,6 +63,36 @@ struct LedgerEntry {
     bool operator==(const LedgerEntry&) const = default;
 };
 
+// The entries in order. Copies share them; going on from a log costs what is added and a copy.
+class LedgerLog {
+public:
+    LedgerLog() = default;
+    // `known`: a log that this one may go on from.
+    LedgerLog(std::vector<LedgerEntry> entries, const LedgerLog& known);
+
+    [[nodiscard]] const std::vector<LedgerEntry>& entries() const { return content_->entries; }
+    [[nodiscard]] size_t size() const { return entries().size(); }
+    [[nodiscard]] bool empty() const { return entries().empty(); }
+    [[nodiscard]] const LedgerEntry& front() const { return entries().front(); }
+    [[nodiscard]] const LedgerEntry& operator[](size_t at) const { return entries()[at]; }
+    [[nodiscard]] uint64_t digest() const { return content_->digest; }
+    // Whether the first `length` entries are those of `other`.
+    [[nodiscard]] bool beginsLike(const LedgerLog& other, size_t length) const;
+    [[nodiscard]] LedgerLog with(LedgerEntry entry) const;
+
+    bool operator==(const LedgerLog& other) const { return size() == other.size() && beginsLike(other, size()); }
+
+private:
+    struct Content {
+        std::vector<LedgerEntry> entries;
+        std::string text;  // of all entries: what the digest is of
+        uint64_t digest = 0;
+    };
+    static std::shared_ptr<const Content> none();
+
+    std::shared_ptr<const Content> content_ = none();
+};
+
 struct PoolEntry {
     uint32_t number = 0;  // of its ledger entry: names the pool for ever
     IpPrefix prefix;
@@ -160,7 +190,7 @@ private:
         uint32_t committed = 0;
         uint32_t adopted = 0;
         uint64_t unitsDigest = 0;  // when a Forget was accepted that is not adopted yet
-        std::vector<LedgerEntry> log;
+        LedgerLog log;
 
         bool operator==(const State&) const = default;
     };
@@ -183,10 +213,9 @@ private:
 
     static std::string encodeHead(const State& state);
     static std::optional<Head> decodeHead(const std::string& value);
-    static std::string encodeChunk(const std::vector<LedgerEntry>& log, size_t chunk);
-    static uint64_t digest(const std::vector<LedgerEntry>& log, size_t length);
-    [[nodiscard]] std::optional<std::vector<LedgerEntry>> logOf(const kv::NodeId& id, const Head& head) const;
-    static LedgerView view(const std::vector<LedgerEntry>& log, size_t length);
+    static std::string encodeChunk(const LedgerLog& log, size_t chunk);
+    [[nodiscard]] std::optional<LedgerLog> logOf(const kv::NodeId& id, const Head& head) const;
+    static LedgerView view(const LedgerLog& log);
 
     std::string load();
     [[nodiscard]] State merged(std::string& why) const;

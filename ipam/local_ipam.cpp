@@ -149,6 +149,19 @@ Pool* LocalIpam::settledPool(Lock& lock, const std::function<bool(const Pool&)>&
     }
 }
 
+// Of prefixes that are disjoint and in order only the neighbours can overlap.
+Pool* LocalIpam::settledOverlap(Lock& lock, const IpPrefix& prefix) {
+    while (true) {
+        auto found = byPrefix_.lower_bound(prefix);
+        if (found == byPrefix_.end() || !found->first.overlaps(prefix)) {
+            if (found == byPrefix_.begin() || !std::prev(found)->first.overlaps(prefix)) return nullptr;
+            --found;
+        }
+        if (!found->second->settling) return found->second;
+        settled_.wait(lock);
+    }
+}
+
 Pool* LocalIpam::settledPool(Lock& lock, const PoolId& poolId) {
     while (true) {
         const auto found = pools_.find(poolId);
@@ -251,8 +264,7 @@ Result<PoolReply> LocalIpam::requestGivenPool(const PoolRequest& request, std::s
     WEFT_TRY(checkPool(record.pool, record.subPool));
 
     Lock lock(mutex_);
-    const auto overlaps = [&](const Pool& pool) { return pool.record.pool.overlaps(record.pool); };
-    if (const Pool* other = settledPool(lock, overlaps)) {
+    if (const Pool* other = settledOverlap(lock, record.pool)) {
         PoolRecord same = other->record;
         same.id = {};
         // The engine asks again if our answer got lost; a second user of the subnet looks different as soon as the

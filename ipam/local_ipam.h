@@ -161,6 +161,7 @@ private:
     void erasePool(const PoolId& poolId);
     const HeldRanges* heldOf(const IpPrefix& prefix);
     Pool* settledPool(Lock& lock, const PoolId& poolId);
+    Pool* settledOverlap(Lock& lock, const IpPrefix& prefix);
     Pool* settledPool(Lock& lock, const std::function<bool(const Pool&)>& matches);
 
     // Writes with the mutex released. What the change speaks of must be marked as settling.

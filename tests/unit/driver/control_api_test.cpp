@@ -56,6 +56,9 @@ protected:
         sources.pools = [this] { return ipam_->listPools(); };
         sources.leases = [this] { return ipam_->listLeases(); };
         sources.gossip = gossip_.get();
+        sources.ledgerWarnings = [] {
+            return std::vector<std::string>{"host b belongs to a cluster that began apart"};
+        };
         sources.sharedNetworks = sharedNetworks_.get();
         sources.overlay = [this] { return overlay_; };
         sources.tunnels = [this] { return tunnels_; };

@@ -55,6 +55,8 @@ public:
         std::map<IpAddress, int> containers;
         bool givenUp = false;
         std::vector<std::pair<kv::sim::Cluster::Disk, FakeStore>> copies;  // of its disk, the oldest first
+        int cluster = 0;                               // addresses are compared within one
+        std::optional<std::vector<kv::Address>> join;  // else the cluster's seeds
         std::shared_ptr<int> life;
     };
 
@@ -90,7 +92,7 @@ public:
         };
         config.ledger.claimDelay = 300ms;
         config.ledger.self = kv::sim::hostAddress(number);
-        config.ledger.seeds = [this] { return std::optional(cluster_.config().seeds); };
+        config.ledger.seeds = [this, &host] { return host.join ? host.join : std::optional(cluster_.config().seeds); };
         config.ledger.random = [this] { return random_.next(); };
         host.blocks = std::make_unique<BlockAllocator>(cluster_.node(number), *host.book, clock(), config);
         // As the driver does, from its records.
@@ -158,6 +160,29 @@ public:
             run(50ms);
         }
         return true;
+    }
+
+    // Its head says and its disk holds a promise of that ballot, as a liar's or an older weftd's may.
+    void poison(size_t number, uint32_t epoch, const kv::NodeId& claimant) {
+        Host& host = *hosts_[number];
+        const kv::Row* row = cluster_.node(number).table().find(cluster_.id(number), "ipam/head");
+        if (row == nullptr || row->value.front() != 1) return;  // with numbers beyond 32 bits already
+        log("host " + std::to_string(number) + " promises " + std::to_string(epoch) + " of " + claimant.brief());
+        std::string value = row->value;
+        kv::Reader in(kv::asBytes(value));
+        in.u8();
+        if (in.u32() >= epoch) return;  // no disk takes a promise back
+        stop(host);
+        kv::Writer out;
+        out.u32(epoch);
+        out.id(claimant);
+        std::copy(out.view().begin(), out.view().end(), value.begin() + 1);
+        bool saved = false;
+        cluster_.node(number).put("ipam/head", value, [&](const Result<void>& put) { saved = bool(put); });
+        cluster_.runUntil([&] { return saved; }, 5s);
+        run(50ms);
+        crash(number);
+        start(number);
     }
 
     // What ClusterIpam::requestAddress does, without threads.
@@ -268,6 +293,7 @@ private:
         for (const auto& other : hosts_) {
             // Who was given up is taken to be gone with its containers, whatever it still does.
             if (hosts_[number]->givenUp || other->givenUp || !other->containers.contains(address)) continue;
+            if (hosts_[number]->cluster != other->cluster) continue;
             fail("address " + address.str() + " given by host " + std::to_string(number) + " is held at host " +
                  std::to_string(other->number));
         }
@@ -377,6 +403,11 @@ private:
         }
         if (dice < 0.74) return lab_.crash(number);
         if (dice < 0.80) return forget(number, chance(0.2));
+        if (dice < 0.82) {
+            static constexpr uint32_t kEpochs[] = {40, 300, 1'000'000, UINT32_MAX};
+            const kv::NodeId claimant = chance(0.5) ? lab_.cluster().id(number) : kv::NodeId{{9}};
+            return lab_.poison(number, kEpochs[random_.below(4)], claimant);
+        }
         if (dice < 0.90) {
             lab_.log("heal");
             return lab_.cluster().part({});
@@ -606,6 +637,61 @@ private:
     std::vector<kv::NodeId> given_;  // identities that hosts had
     std::vector<IpPrefix> pools_;
 };
+
+// Two clusters that were begun apart and meet: both sides notice, neither harms the other.
+class TwoClusters : public testing::TestWithParam<uint64_t> {};
+
+TEST_P(TwoClusters, MeetAndGoOnEachForItself) {
+    Lab lab(GetParam(), labConfig(1));
+    SeededRandom& random = lab.random();
+    const size_t hosts = 2 + random.below(4);
+    const size_t split = 1 + random.below(hosts - 1);
+    std::vector<int> groups;
+    for (size_t i = 0; i < hosts; ++i) groups.push_back(i < split ? 0 : 1);
+    lab.cluster().part(groups);
+    const std::vector<IpPrefix> pools{prefix("10.32.0.0/24"), prefix("10.33.0.0/28")};
+    for (size_t i = 0; i < hosts; ++i) {
+        lab.cluster().config().seeds = {kv::sim::hostAddress(i < split ? 0 : split)};
+        lab.add();
+        lab.host(i).cluster = groups[i];
+        lab.host(i).join = lab.cluster().config().seeds;
+        lab.start(i);
+        lab.run(1ms * random.below(800));
+    }
+    const auto use = [&](int steps) {
+        for (int i = 0; i < steps; ++i) {
+            const size_t host = random.below(hosts);
+            lab.create(host, pools[random.below(2)]);
+            if (random.unit() < 0.2) {
+                lab.cluster().config().seeds = {kv::sim::hostAddress(host < split ? 0 : split)};
+                lab.crash(host);
+                lab.start(host);
+            }
+            lab.run(1ms * random.below(300));
+        }
+    };
+    use(10);
+    lab.run(3s);
+    for (size_t i = 0; i < hosts; ++i) {
+        ASSERT_TRUE(lab.host(i).blocks->ledger().isMember()) << i << lab.host(i).blocks->describe();
+    }
+    lab.cluster().part({});
+    lab.cluster().node(random.below(split)).setSeeds({kv::sim::hostAddress(split)});
+    use(10);
+    lab.cluster().node(0).setSeeds({kv::sim::hostAddress(split)});  // a restart forgot it
+    ASSERT_TRUE(lab.cluster().runUntil([&] { return lab.cluster().converged(); }, 60s));
+    use(10);
+    lab.run(5s);
+    for (size_t i = 0; i < hosts; ++i) {
+        const Ledger& ledger = lab.host(i).blocks->ledger();
+        EXPECT_EQ(ledger.committed().members.size(), i < split ? split : hosts - split) << i;
+        EXPECT_EQ(ledger.facts().strangers.size(), i < split ? hosts - split : split) << i;
+        EXPECT_FALSE(ledger.facts().warnings.empty());
+    }
+    EXPECT_EQ(lab.problem, "");
+}
+
+INSTANTIATE_TEST_SUITE_P(Seeds, TwoClusters, testing::Range<uint64_t>(1, 41));
 
 // --- the rules one by one ---
 
@@ -887,20 +973,6 @@ protected:
     void say(size_t liar, const std::string& value) {
         lab.cluster().node(liar).put("ipam/head", value, [](const Result<void>&) {});
     }
-    // Its disk has promised that ballot.
-    void poison(size_t host, uint32_t epoch, const kv::NodeId& claimant) {
-        lab.host(host).blocks.reset();
-        std::string value = lab.cluster().node(host).table().find(lab.cluster().id(host), "ipam/head")->value;
-        kv::Writer out;
-        out.u32(epoch);
-        out.id(claimant);
-        std::copy(out.view().begin(), out.view().end(), value.begin() + 1);
-        bool saved = false;
-        lab.cluster().node(host).put("ipam/head", value, [&](const Result<void>& put) { saved = bool(put); });
-        lab.cluster().runUntil([&] { return saved; }, 5s);
-        lab.crash(host);
-        lab.start(host);
-    }
     void expectPools(size_t hosts, unsigned from) {
         for (size_t i = 0; i < hosts; ++i) {
             const auto got = request(i, prefix("10." + std::to_string(from + i) + ".0.0/24"));
@@ -944,7 +1016,7 @@ TEST_F(Liars, PoisonedDisksMoveOn) {
     start(3);
     for (size_t i = 0; i < 3; ++i) ASSERT_TRUE(request(i, pool));
     const kv::NodeId nobody{{9}};
-    for (size_t i = 0; i < 3; ++i) poison(i, UINT32_MAX, nobody);
+    for (size_t i = 0; i < 3; ++i) lab.poison(i, UINT32_MAX, nobody);
     lab.run(3s);
     expectPools(3, 40);
     EXPECT_EQ(lab.problem, "");
@@ -961,7 +1033,7 @@ TEST_P(PoisonedDisk, CatchesUp) {
     const auto [epoch, host] = GetParam();
     start(3);
     for (size_t i = 0; i < 3; ++i) ASSERT_TRUE(request(i, pool));
-    poison(host, epoch, kv::NodeId{{9}});
+    lab.poison(host, epoch, kv::NodeId{{9}});
     lab.run(5s);
     expectPools(3, 40);
     lab.run(1s);
@@ -1033,6 +1105,24 @@ TEST_F(Blocks, APoolCostsTheSameHoweverManyThereAre) {
     const uint64_t first = std::accumulate(cost.begin() + 80, cost.begin() + 130, uint64_t{0});
     const uint64_t last = std::accumulate(cost.end() - 50, cost.end(), uint64_t{0});
     EXPECT_LT(last, first * 3 / 2);
+}
+
+// WEFT_SIM_POOLS=5000 measures: milliseconds of both hosts a pool, all in all, and the longest turn of one.
+TEST_F(Blocks, ManyPoolsMeasured) {
+    const uint64_t count = fromEnvironment("WEFT_SIM_POOLS", 0);
+    if (count == 0) GTEST_SKIP() << "set WEFT_SIM_POOLS";
+    start(2);
+    double hundred = 0;
+    for (unsigned i = 0; i < count; ++i) {
+        const auto before = std::chrono::steady_clock::now();
+        const auto got =
+            request(i % 2, prefix("10." + std::to_string(32 + i / 256) + "." + std::to_string(i % 256) + ".0/24"));
+        ASSERT_TRUE(got) << i << ": " << got.error().message;
+        hundred += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - before).count() / 100;
+        if (i % 100 != 99) continue;
+        if (i < 100 || (i + 1) % 1000 == 0) printf("pools %u: %.2f ms each\n", i + 1, hundred);
+        hundred = 0;
+    }
 }
 
 TEST_F(Blocks, WantsThatAreGoneAreNotRemembered) {
