@@ -821,9 +821,10 @@ bool Ledger::wanted() const {
     if (frozen() || state_.committed < state_.log.size()) return true;
     // It follows nobody until it has claimed where the others may follow it.
     if (isMember() && !isStep(majorityEpoch(), state_.promised.epoch)) return true;
+    // Who has nothing committed joins, but follows only a host that leads.
     return std::ranges::any_of(heads_, [&](const auto& head) {
         return !accepted_.isMember(head.first) && !accepted_.forgotten.contains(head.first) && alive(head.first) &&
-               (head.second.salt == 0 || head.second.salt == state_.log.front().salt);
+               (head.second.state.committed == 0 || head.second.salt == state_.log.front().salt);
     });
 }
 

@@ -269,6 +269,7 @@ TEST_F(ControlApiTest, TellsTheCluster) {
     EXPECT_EQ(get("/v1/overlay")["blocks"], "10.32.0.0/16: all of it here");
     EXPECT_EQ(get("/v1/status")["membersAlive"], 1);
     EXPECT_EQ(get("/v1/status")["warnings"][0], "overlay network backend: host 192.0.2.2 had it before");
+    EXPECT_THAT(get("/v1/status")["warnings"].dump(), HasSubstr("host b belongs to a cluster that began apart"));
 }
 
 TEST_F(ControlApiTest, TellsWhatProbesOfTunnelsFound) {

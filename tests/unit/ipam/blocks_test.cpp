@@ -55,8 +55,8 @@ public:
         std::map<IpAddress, int> containers;
         bool givenUp = false;
         std::vector<std::pair<kv::sim::Cluster::Disk, FakeStore>> copies;  // of its disk, the oldest first
-        int cluster = 0;                               // addresses are compared within one
-        std::optional<std::vector<kv::Address>> join;  // else the cluster's seeds
+        int cluster = 0;                                                   // addresses are compared within one
+        std::optional<std::vector<kv::Address>> join;                      // else the cluster's seeds
         std::shared_ptr<int> life;
     };
 
@@ -164,7 +164,6 @@ public:
 
     // Its head says and its disk holds a promise of that ballot, as a liar's or an older weftd's may.
     void poison(size_t number, uint32_t epoch, const kv::NodeId& claimant) {
-        Host& host = *hosts_[number];
         const kv::Row* row = cluster_.node(number).table().find(cluster_.id(number), "ipam/head");
         if (row == nullptr || row->value.front() != 1) return;  // with numbers beyond 32 bits already
         log("host " + std::to_string(number) + " promises " + std::to_string(epoch) + " of " + claimant.brief());
@@ -172,14 +171,20 @@ public:
         kv::Reader in(kv::asBytes(value));
         in.u8();
         if (in.u32() >= epoch) return;  // no disk takes a promise back
-        stop(host);
         kv::Writer out;
         out.u32(epoch);
         out.id(claimant);
         std::copy(out.view().begin(), out.view().end(), value.begin() + 1);
-        bool saved = false;
-        cluster_.node(number).put("ipam/head", value, [&](const Result<void>& put) { saved = bool(put); });
-        cluster_.runUntil([&] { return saved; }, 5s);
+        rewrite(number, {{"ipam/head", value}});
+    }
+    // Its rows, under a weftd that is down.
+    void rewrite(size_t number, const std::vector<std::pair<std::string, std::string>>& rows) {
+        stop(*hosts_[number]);
+        size_t saved = 0;
+        for (const auto& [key, value] : rows) {
+            cluster_.node(number).put(key, value, [&](const Result<void>& put) { saved += put ? 1 : 0; });
+        }
+        cluster_.runUntil([&] { return saved == rows.size(); }, 5s);
         run(50ms);
         crash(number);
         start(number);
@@ -1236,6 +1241,45 @@ TEST_F(Blocks, ALogWithAHoleIsRefused) {
               "");
 }
 
+// Of a cluster that wants nothing and whose leader promised somebody else.
+TEST_F(Blocks, AnAttemptThatFailedIsTakenInWhereNobodyLeads) {
+    for (int i = 0; i < 2; ++i) lab.add();
+    lab.start(0);
+    lab.run(1s);
+    ASSERT_TRUE(request(0, pool));
+    lab.poison(0, 1'000'000, kv::NodeId{{9}});
+    lab.cluster().part({0, 1});
+    lab.start(1);
+    lab.run(1s);
+    const kv::NodeId id = lab.cluster().id(1);
+    const auto text = [](const kv::Writer& out) { return std::string(out.view().begin(), out.view().end()); };
+    kv::Writer join;
+    join.u8(1);
+    join.id(id);
+    join.u64(7);  // its salt
+    kv::Writer head;
+    head.u8(1);
+    for (int i = 0; i < 2; ++i) {  // promised and accepted
+        head.u32(5);
+        head.id(id);
+    }
+    head.u32(0);  // committed
+    head.u32(0);
+    head.u64(0);
+    head.u32(1);  // length
+    head.u64(kv::Table::hashKey(text(join)));
+    head.u64(7);
+    lab.rewrite(1, {{"ipam/log/0", '\1' + text(join)}, {"ipam/head", text(head)}});
+    EXPECT_EQ(lab.host(1).blocks->damage(), "");
+    lab.run(1s);
+    lab.cluster().part({});
+    ASSERT_TRUE(lab.runUntil([&] { return lab.host(1).blocks->ledger().isMember(); }, 10s))
+        << lab.host(1).blocks->describe() << lab.host(0).blocks->describe();
+    EXPECT_EQ(lab.host(0).blocks->ledger().committed().members.size(), 2U);
+    EXPECT_TRUE(request(1, pool));
+    EXPECT_EQ(lab.problem, "");
+}
+
 // Hosts for ClusterIpam: the simulated cluster on a thread of its own.
 class Hosts {
 public:
@@ -1459,8 +1503,9 @@ TEST_F(ClusterIpamTest, ForgetsADeadHostOnce) {
 // first on its own. 6780: a forced Forget went by half of the others while the rest had agreed on another leader.
 // 11208: a leader had counted a forgotten host's blocks and crashed before it could say so; its heir waited for ever.
 // 3244, 5199, 541, 2607: a host that is given up, joining hosts and entries that wait for each other for ever.
+// 1322: an attempt to be the first met a cluster without a leader, which wanted nothing and so never elected one.
 TEST(PastBlockSchedules, StayFixed) {
-    for (const uint64_t seed : {5, 307, 541, 1121, 2607, 3244, 5199, 6780, 8903, 11208, 11954}) {
+    for (const uint64_t seed : {5, 307, 541, 1121, 1322, 2607, 3244, 5199, 6780, 8903, 11208, 11954}) {
         EXPECT_EQ(Schedule(seed, false).run(), "");
     }
 }
