@@ -459,7 +459,9 @@ TEST(Prober, OnlyWhoWasAskedAnswers) {
                                .epochOutdated = [](uint32_t) {}});
         for (uint64_t number = 2; number < 5; ++number) {
             const sim::FastSigner other(number);
-            MemberRecord record{.publicKey = other.publicKey(), .address = sim::hostAddress(number)};
+            MemberRecord record;
+            record.publicKey = other.publicKey();
+            record.address = sim::hostAddress(number);
             record.incarnation = kWire2Bit;
             record.signature = other.sign(signedBytes(record, context.config.cluster));
             ASSERT_TRUE(membership.applyRecord(record, {}));
