@@ -324,15 +324,14 @@ struct HttpServer::Impl {
                      [now](const Connection* connection) { return *connection->deadline <= now; });
         for (Connection* connection : late) {
             const auto state = stateOf(*connection);
-            if (state == Connection::State::Draining) {
+            const bool idle = state != Connection::State::Working && connection->input.empty();
+            if (state == Connection::State::Draining || (idle && connection->listener->idleTimeout)) {
                 drop(*connection);
             } else if (state == Connection::State::Working && !connection->listener->answerWithin) {
                 setDeadline(*connection, *connection->listener->idleTimeout);
             } else if (state == Connection::State::Working) {
                 giveUp(*connection);
-            } else if (connection->input.empty() && connection->listener->idleTimeout) {
-                drop(*connection);
-            } else if (connection->input.empty()) {
+            } else if (idle) {
                 clearDeadline(*connection);  // answered in time
             } else {
                 refuse(*connection, 408,
