@@ -10,7 +10,7 @@ export CCACHE_NOHASHDIR := 1
 NOT_UNDER_ASAN := Scale|Lifeguard|Schedules|Thousand|KilledAnywhere|LargeTable|Cost|Flat|Microseconds|KnownSoon
 .DEFAULT_GOAL := build
 
-.PHONY: deps build test test-unit test-netns test-e2e test-asan check bench fuzz demo install uninstall deb plugin clean
+.PHONY: deps build test test-unit test-netns test-e2e test-asan check analyze bench fuzz demo install uninstall deb plugin clean
 
 deps:
 	packaging/deps.sh
@@ -44,6 +44,9 @@ test-asan:
 
 check: build
 	cmake/check.sh
+
+analyze: build
+	cmake/tidy.py --analyze
 
 fuzz:
 	cmake --preset fuzz
