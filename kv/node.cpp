@@ -253,6 +253,7 @@ private:
     void tellOfTwin(const Address& from, const NodeId& id, uint32_t epoch);
     void lookForTwin(const Address& at);
     void hearOfSelf(const SecureStream& secure);
+    void raiseEpoch(uint32_t seen);
     Row makeRow(std::string key, std::string value, bool deleted);
     void commit(Row row, Done done);
     void broadcastRow(const Row& row);
@@ -351,13 +352,7 @@ Membership::Events Node::Impl::membershipEvents() {
                 beginDoubt();
                 if (hasTwin()) return;
                 raises_ = seen == UINT32_MAX ? kMaxRaises : raises_ + 1;
-                if (seen == UINT32_MAX) return;
-                epoch_ = seen + 1;
-                packetCounter_ = 0;
-                version_ = std::max(version_, uint64_t{epoch_} << 32);
-                storage_.saveEpoch(epoch_);
-                membership_.beginEpoch(epoch_);
-                changed(membership_.selfId());
+                raiseEpoch(seen);
             },
         .seenElsewhere = [this](const Address& at) { lookForTwin(at); },
     };
@@ -842,8 +837,11 @@ void Node::Impl::onConnected(StreamId id, Stream& stream) {
     if (secure.peer() != stream.expected) return;
     if (secure.peer() == membership_.selfId()) {
         if (hellos_.contains(secure.ourNonce())) return;  // this node itself
+        beginDoubt();
+        if (hasTwin()) return;
         twin_ = true;
-        return beginDoubt();
+        // Once more, so that what the others tell the twin is of this life: then it looks here, too.
+        return raiseEpoch(std::max(epoch_, secure.peerEpoch()));
     }
     prober_.streamProved(stream.probe);
     // It lives, but in a life we do not know, so our packets did not open.
@@ -1010,6 +1008,17 @@ bool Node::Impl::applyOwnRow(const Row& row) {
     ++context_.counters.rowsReasserted;
     commit(makeRow(row.key, present ? held->value : "", !present), [](const Result<void>&) {});
     return true;
+}
+
+// Above what this identity said elsewhere.
+void Node::Impl::raiseEpoch(uint32_t seen) {
+    if (seen == UINT32_MAX) return;
+    epoch_ = seen + 1;
+    packetCounter_ = 0;
+    version_ = std::max(version_, uint64_t{epoch_} << 32);
+    storage_.saveEpoch(epoch_);
+    membership_.beginEpoch(epoch_);
+    changed(membership_.selfId());
 }
 
 // Anybody with the cluster's key can say so; what the others know of this node tells whether there is something to it.

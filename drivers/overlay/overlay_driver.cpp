@@ -75,7 +75,7 @@ Result<std::unique_ptr<OverlayDriver>> OverlayDriver::create(DriverContext conte
                                                              kv::Runner& runner, OverlayConfig config,
                                                              ipam::PoolBook& pools) {
     bridge.carryOverlays(pools);
-    std::unique_ptr<OverlayDriver> driver(new OverlayDriver(context, bridge, runner, config));
+    std::unique_ptr<OverlayDriver> driver(new OverlayDriver(context, bridge, runner, std::move(config)));
     // What the store's thread runs owns what it touches: it may run after a timeout.
     struct Started {
         kv::NodeId self;
@@ -949,10 +949,13 @@ void OverlayDriver::Tunnel::setTables(Tables now) {
 
 Result<void> OverlayDriver::readTables(Tunnel& tunnel) {
     auto now = dump(tunnel.link, tunnel.bridge);
-    tunnel.setTables(now ? *std::move(now) : Tables());
-    if (now) return {};
-    tunnel.link = 0;
-    return now.error();
+    if (!now) {
+        tunnel.setTables({});
+        tunnel.link = 0;
+        return now.error();
+    }
+    tunnel.setTables(*std::move(now));
+    return {};
 }
 
 Result<OverlayDriver::Tables> OverlayDriver::dump(net::LinkIndex link, net::LinkIndex bridge) const {
@@ -966,7 +969,7 @@ Result<OverlayDriver::Tables> OverlayDriver::dump(net::LinkIndex link, net::Link
     return tables;
 }
 
-void OverlayDriver::shorten(const Network& network, Tunnel& tunnel) {
+void OverlayDriver::shorten(const Network& network, Tunnel& tunnel) const {
     net::PortProgram* program = context_.portProgram;
     if (program == nullptr || !network.options.fastPath) return;
     tunnel.status.fastPath = true;
@@ -985,7 +988,7 @@ void OverlayDriver::shorten(const Network& network, Tunnel& tunnel) {
     if (const auto done = program->setPort(tunnel.link, rules); !done) logDebug("{}", done.error().message);
 }
 
-void OverlayDriver::shorten(Tunnel& tunnel, const std::set<MacAddress>& changed) {
+void OverlayDriver::shorten(Tunnel& tunnel, const std::set<MacAddress>& changed) const {
     net::PortProgram* program = context_.portProgram;
     if (program == nullptr || !tunnel.network->options.fastPath) return;
     for (const MacAddress& mac : changed) {

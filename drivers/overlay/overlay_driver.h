@@ -218,8 +218,8 @@ private:
     Result<Tables> dump(net::LinkIndex link, net::LinkIndex bridge) const;
     // After program(): the fast path's table, and the program at the tunnel's port. Those of containers are the bridge
     // driver's.
-    void shorten(const Network& network, Tunnel& tunnel);
-    void shorten(Tunnel& tunnel, const std::set<MacAddress>& changed);
+    void shorten(const Network& network, Tunnel& tunnel) const;
+    void shorten(Tunnel& tunnel, const std::set<MacAddress>& changed) const;
     // What the kernel has and no row speaks of is kept for a while after the start: the rows of the others come within
     // a second, and the containers here talk to them meanwhile.
     void keepUnknown(const Network& network, const Tables& before, Tables& wanted) const;

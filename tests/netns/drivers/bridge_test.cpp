@@ -729,7 +729,9 @@ TEST_F(BridgeTest, KilledAnywhereLeaksNothing) {
         }
         ::close(started[1]);
         char end = 0;
-        if (round % 3 != 0) EXPECT_EQ(::read(started[0], &end, 1), 0);  // the others may meet it at its start
+        if (round % 3 != 0) {  // the others may meet it at its start
+            EXPECT_EQ(::read(started[0], &end, 1), 0);
+        }
         ::close(started[0]);
         std::this_thread::sleep_for(std::chrono::microseconds(random() % 100000));
         ::kill(child, SIGKILL);

@@ -40,9 +40,9 @@ protected:
         memory->attach({[this](const kv::NodeId& id, const RememberedHost& host) {
                             told[id.brief()] = host.name + " " + host.address.str();
                         },
-                        [this](kv::RowEvent event, const kv::Row& one) {
-                            told[one.owner.brief() + " " + one.key] =
-                                event == kv::RowEvent::Suspended ? one.value : "deleted";
+                        [this](kv::RowEvent event, const kv::Row& row) {
+                            told[row.owner.brief() + " " + row.key] =
+                                event == kv::RowEvent::Suspended ? row.value : "deleted";
                         },
                         [this](const kv::NodeId& id) { told[id.brief()] = "forgotten"; }});
     }

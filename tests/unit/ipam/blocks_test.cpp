@@ -17,6 +17,7 @@
 #include "ipam/block_allocator.h"
 #include "ipam/cluster_ipam.h"
 #include "kv/wire.h"
+#include "tests/must.h"
 #include "tests/unit/ipam/fake_store.h"
 #include "tests/unit/kv/simulator.h"
 
@@ -127,11 +128,12 @@ public:
         cluster_.putDiskBack(number, std::move(disk), noticed);
         host.store = store;
         std::set<IpAddress> known;
-        for (const LeaseRecord& lease : host.store.load()->leases) known.insert(lease.key.address);
+        const StoredIpam stored = must(host.store.load());
+        for (const LeaseRecord& lease : stored.leases) known.insert(lease.key.address);
         std::erase_if(host.containers, [&](const auto& container) { return !known.contains(container.first); });
         std::erase_if(host.pools, [&](const auto& pool) {
-            const auto pools = host.store.load()->pools;
-            return std::ranges::none_of(pools, [&](const PoolRecord& record) { return record.id == pool.second; });
+            return std::ranges::none_of(stored.pools,
+                                        [&](const PoolRecord& record) { return record.id == pool.second; });
         });
     }
     // A new identity, with all that runs there. Down.
