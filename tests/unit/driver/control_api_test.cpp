@@ -42,7 +42,8 @@ protected:
                             .vni = 4711,
                             .hosts = {*IpAddress::parse("192.0.2.2")},
                             .remoteEndpoints = 3,
-                            .conflict = "host 192.0.2.2 had it before"});
+                            .conflict = "host 192.0.2.2 had it before",
+                            .advice = "make one of them anew"});
         driver_.shownNetworks = {{NetworkId("n1"), "br-n1", {*IpPrefix::parse("10.1.0.0/24")}, 1500, false, true}};
         EndpointInfo endpoint;
         endpoint.id = EndpointId("e1");
