@@ -199,7 +199,7 @@ public:
         auto& poolId = host.pools[prefix];
         if (poolId.empty()) {
             auto reply = host.book->requestPool({.addressSpace = "o", .pool = prefix, .subPool = {}, .options = {}});
-            ASSERT_TRUE(reply) << reply.error().message;
+            if (!reply) return answer(reply.error());  // the store that was put back has it under another name
             poolId = reply->poolId;
         }
         if (host.known.contains(prefix)) return attempt(number, prefix, poolId, exact, answer, cluster_.now() + 2s);
@@ -592,10 +592,10 @@ private:
         };
         // Nobody leads before somebody wants something.
         lab_.create(first, pools_.front());
-        // With identities given up no majority of the ledger may be left, and then only new states help: nothing is
-        // asked but that no address is held twice.
+        // Where disks were lost or identities given up no majority of the ledger may be left, and then only new states
+        // help: nothing is asked but that no address is held twice.
         const bool done = lab_.runUntil(settled, 20s);
-        if (!given_.empty()) return;
+        if (losses_ || !given_.empty()) return;
         if (!done) return lab_.fail("hosts given up were not forgotten: " + why(first));
         static_cast<void>(lab_.runUntil([this] { return lab_.cluster().converged(); }, 10s));
         if (!lab_.problem.empty()) return;
@@ -1521,13 +1521,13 @@ class BlockSchedules : public testing::TestWithParam<uint64_t> {};
 TEST_P(BlockSchedules, NoAddressTwiceAndProgress) {
     if (const uint64_t seed = fromEnvironment("WEFT_SIM_SEED", 0)) {
         if (GetParam() != 0) return;
-        ASSERT_EQ(Schedule(seed, seed % 4 != 0).run(), "");
+        ASSERT_EQ(Schedule(seed, seed % 2 != 0).run(), "");
         return;
     }
     const uint64_t count = fromEnvironment("WEFT_SIM_SCHEDULES", 10'000) / kShards;
     for (uint64_t i = 0; i < count; ++i) {
         const uint64_t seed = 1 + GetParam() + kShards * i;
-        ASSERT_EQ(Schedule(seed, seed % 4 != 0).run(), "");
+        ASSERT_EQ(Schedule(seed, seed % 2 != 0).run(), "");
     }
 }
 
