@@ -496,7 +496,7 @@ bool BlockAllocator::mayGive(const NodeId& to) const {
 void BlockAllocator::putUnit(const UnitKey& key, Unit unit, std::function<void()> then) {
     saving_[key] = unit;
     node_.put(keyOf(key), encode(unit),
-              [this, key, unit, then = std::move(then), life = std::weak_ptr(life_)](const Result<void>& saved) {
+              [this, key, then = std::move(then), life = std::weak_ptr(life_)](const Result<void>& saved) {
                   if (life.expired()) return;
                   if (!saved) {  // it may be on the disk all the same: only the same again is safe
                       failed_[key] = then;

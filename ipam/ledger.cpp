@@ -164,11 +164,11 @@ LedgerLog::LedgerLog(std::vector<LedgerEntry> entries, const LedgerLog& known) {
     content_ = std::move(content);
 }
 
-LedgerLog LedgerLog::with(LedgerEntry entry) const {
+LedgerLog LedgerLog::with(const LedgerEntry& entry) const {
     std::vector<LedgerEntry> longer;
     longer.reserve(size() + 1);
     longer = entries();
-    longer.push_back(std::move(entry));
+    longer.push_back(entry);
     return {std::move(longer), *this};
 }
 

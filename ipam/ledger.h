@@ -78,7 +78,7 @@ public:
     [[nodiscard]] uint64_t digest() const { return content_->digest; }
     // Whether the first `length` entries are those of `other`.
     [[nodiscard]] bool beginsLike(const LedgerLog& other, size_t length) const;
-    [[nodiscard]] LedgerLog with(LedgerEntry entry) const;
+    [[nodiscard]] LedgerLog with(const LedgerEntry& entry) const;
 
     bool operator==(const LedgerLog& other) const { return size() == other.size() && beginsLike(other, size()); }
 

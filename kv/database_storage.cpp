@@ -27,7 +27,7 @@ constexpr const char* kEpoch = "epoch";
 constexpr const char* kDatabase = "database";
 constexpr const char* kNode = "node";
 constexpr const char* kDoubt = "doubt";
-constexpr int64_t kTombstonesFor = 26 * 3600;  // longer than other hosts keep what was deleted
+constexpr int64_t kTombstonesFor = int64_t{26} * 3600;  // longer than other hosts keep what was deleted
 
 // Bytes as in the wire's messages, in hex: text is what the database binds.
 std::string toHex(const Bytes& bytes) {

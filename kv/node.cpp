@@ -155,7 +155,7 @@ public:
     std::vector<IpAddress> refusedForTheirWire() const {
         std::vector<IpAddress> hosts;
         for (const auto& [host, last] : oldHosts_.all()) {
-            if (now() - last < 10min) hosts.push_back(host);
+            if (now() - last < std::chrono::minutes(10)) hosts.push_back(host);
         }
         return hosts;
     }

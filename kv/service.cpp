@@ -1076,7 +1076,7 @@ std::vector<std::string> SocketService::warnings() {
         lines.push_back("more rows than are taken of one host come from " + listed(seen->beyondQuota) +
                         "; the rest is left out");
     }
-    if (seen->excess.count != 0 && seen->now - seen->excess.last < 1h) {
+    if (seen->excess.count != 0 && seen->now - seen->excess.last < std::chrono::hours(1)) {
         lines.push_back(std::to_string(seen->excess.count) + " new members were not taken, the last told by " +
                         seen->excess.teller.str() + ": too many at once, in all, or at one address");
     }
