@@ -1083,7 +1083,7 @@ std::vector<std::string> SocketService::warnings() {
     const auto off = [](std::chrono::seconds ahead) {
         const auto minutes = std::chrono::abs(std::chrono::duration_cast<std::chrono::minutes>(ahead)).count();
         const std::string much =
-            minutes < 24 * 60 ? std::to_string(minutes) + " minutes" : std::to_string(minutes / 24 / 60) + " days";
+            minutes < int64_t{24} * 60 ? std::to_string(minutes) + " minutes" : std::to_string(minutes / 24 / 60) + " days";
         return much + (ahead.count() > 0 ? " ahead of" : " behind");
     };
     if (seen->ownClockOff) {

@@ -204,7 +204,7 @@ Result<bool> PortProgram::makeClsact(LinkIndex link) {
     return error == 0;
 }
 
-Result<void> PortProgram::attach(LinkIndex link) {
+Result<void> PortProgram::attach(LinkIndex link) const {
     bpf_tc_hook hook = hookOf(link);
     bpf_tc_opts filter = filterOptions();
     filter.prog_fd = program_;
@@ -295,7 +295,7 @@ Result<void> PortProgram::restore(LinkIndex link) {
     }));
 }
 
-Result<void> PortProgram::reserve(LinkIndex segment, const IpAddress& address, std::optional<LinkIndex> owner) {
+Result<void> PortProgram::reserve(LinkIndex segment, const IpAddress& address, std::optional<LinkIndex> owner) const {
     const SegmentAddress key = keyOf(segment, address);
     const int error =
         owner ? bpf_map_update_elem(ownersMap_, &key, &*owner, BPF_ANY) : bpf_map_delete_elem(ownersMap_, &key);

@@ -84,7 +84,7 @@ public:
     Result<void> restore(LinkIndex link);
 
     // Who has which address in a segment, for ports that may have any other; setPort says it of theirs. None: nobody.
-    Result<void> reserve(LinkIndex segment, const IpAddress& address, std::optional<LinkIndex> owner);
+    Result<void> reserve(LinkIndex segment, const IpAddress& address, std::optional<LinkIndex> owner) const;
 
     // The fast path's table, one MAC at a time.
     Result<void> setMac(LinkIndex segment, const MacAddress& mac, LinkIndex port);
@@ -102,7 +102,7 @@ public:
 private:
     PortProgram(const NetNs& ns, bpf_object* object);
     Result<bool> makeClsact(LinkIndex link);  // false: it is there
-    Result<void> attach(LinkIndex link);
+    Result<void> attach(LinkIndex link) const;
     [[nodiscard]] DropCounts read(LinkIndex link) const;
     void forget(LinkIndex link);
     Result<void> enterMac(LinkIndex segment, const MacAddress& mac, LinkIndex port);

@@ -296,7 +296,7 @@ def daemon_away(c):
                 report = keepalive_report(stream)
                 # What TCP has to repeat comes together, and is answered at once. A starved machine answers a few late.
                 lost = report["sent"] - report["received"] if what.endswith("udp") else 0
-                check(not report.get("error") and not report["gaps"] and lost <= 1 + report["sent"] / 200,
+                check(not report.get("error") and not report["gaps"] and lost <= 1 + report["sent"] / 50,
                       f"{what}: {report}")
             equal(resolve(a, "far.weft"), [b.ip], "its container's name")
             equal(resolve(b, "www.example.com"), ["203.0.113.7"], "a name of the world")
