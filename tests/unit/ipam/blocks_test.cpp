@@ -410,7 +410,7 @@ private:
         }
         if (dice < 0.74) return lab_.crash(number);
         if (dice < 0.80) return forget(number, chance(0.2));
-        if (dice < 0.82) {
+        if (losses_ && dice < 0.82) {
             static constexpr uint32_t kEpochs[] = {40, 300, 1'000'000, UINT32_MAX};
             const kv::NodeId claimant = chance(0.5) ? lab_.cluster().id(number) : kv::NodeId{{9}};
             return lab_.poison(number, kEpochs[random_.below(4)], claimant);
