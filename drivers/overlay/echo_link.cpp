@@ -10,14 +10,12 @@
 #include <utility>
 #include <vector>
 
+#include "firewall/firewall.h"
 #include "net/sysctl.h"
 
 namespace weft {
 
 namespace {
-
-// As of what else of this host's own goes into a tunnel, so that the rules let it leave.
-constexpr uint32_t kMark = 0x1000;
 
 MacAddress macOf(const IpAddress& vtep) {
     return macFromKey("kernel echo of " + vtep.str());
@@ -42,7 +40,7 @@ Result<std::unique_ptr<EchoLink>> EchoLink::open(net::Netlink& host, net::VxlanS
         host.netns(), [] { return net::setSysctl("net/ipv6/conf/" + std::string(kEchoLink) + "/disable_ipv6", "1"); }));
     WEFT_TRY(net::answerAt(host.netns(), link.index, key));
     WEFT_TRY(host.setUp(link.index));
-    WEFT_ASSIGN(net::EchoAsker asker, net::EchoAsker::open(host.netns(), link.index, mac, kMark));
+    WEFT_ASSIGN(net::EchoAsker asker, net::EchoAsker::open(host.netns(), link.index, mac, firewall::kTunnelMark));
     return std::unique_ptr<EchoLink>(new EchoLink(host, family, link.index, std::move(asker)));
 }
 
