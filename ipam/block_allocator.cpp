@@ -848,6 +848,10 @@ void BlockAllocator::pursue() {
             const UnitKey block{of->number, false, plan.blockOf(demand.want.address)};
             const UnitKey single{of->number, true, demand.want.address.bits()};
             got = held(single) || (held(block) && !carved_.contains(single));
+            if (const auto claim = claimed_.find(single); got && claim != claimed_.end()) {
+                return settle(makeError(ErrorCode::Busy, demand.want.address.str() + " of pool " + of->prefix.str() +
+                                                             " is in use at " + nameOf(*claim->second.begin())));
+            }
         } else if (demand.want.kind == WantKind::Any) {
             got = book_.isFree(of->prefix, demand.want.within);
         } else {
