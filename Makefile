@@ -34,6 +34,7 @@ test-e2e: plugin
 	python3 tests/e2e/overlay.py --retries 2 --reach-limit 2000 --underlay bridged --iptables nft
 	python3 tests/e2e/overlay.py --retries 2 --reach-limit 2000 --underlay routed --iptables legacy
 	python3 tests/e2e/attack.py --firewall nft --family 4
+	python3 tests/e2e/attack.py --firewall iptc --family 6
 	python3 tests/e2e/swarm.py --retries 1
 	python3 tests/e2e/chaos.py --rounds 2 --containers 10
 
