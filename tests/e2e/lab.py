@@ -98,6 +98,8 @@ class Process:
         if self.running() and self.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, with_signal)
+            if with_signal == signal.SIGKILL:
+                self._entered.send_signal(signal.SIGCONT)  # it may be paused, and would not take the child's leave
         return self.wait(timeout)
 
     def pause(self):
