@@ -198,17 +198,23 @@ Result<std::chrono::milliseconds> SharedNetworks::settle() {
 Result<std::chrono::milliseconds> SharedNetworks::settle(const std::string& name, Known& known, const Engine& engine) {
     NetworkRow* own = known.own(name);
     const auto found = engine.find(name);
-    if (own != nullptr && own->state == HostState::Draft) {
-        // A create that was cut off; the engine may still be at it.
-        const bool made = found && found->stamp == own->stamp;
-        if (!made && clock_.wall() < timeOf(own->stamp) + kDraftKept) return kWhileAway;
-        if (made) own->state = HostState::Ready;
-    }
+    const bool draft = own != nullptr && own->state == HostState::Draft;
+    const bool made = draft && found && found->stamp == own->stamp;
+    if (made) own->state = HostState::Ready;
+    bool inDoubt = false;  // the driver has what the engine does not list
     if (own != nullptr && own->state != HostState::ByHand) {
-        WEFT_TRY(config_.removeForgotten(name, [&](const NetworkId& id) { return engineKnows(id, engine); }));
+        WEFT_TRY(config_.removeForgotten(name, [&](const NetworkId& id) {
+            const auto knows = engineKnows(id, engine);
+            inDoubt = knows && *knows && !engine.ids.contains(id);
+            return knows;
+        }));
     }
+    // A create that was cut off; the engine may still be at it.
+    if (draft && !made && clock_.wall() < timeOf(own->stamp) + kDraftKept) return kWhileAway;
     const auto truth = known.truth(name, clock_.wall());
     if (!truth) {
+        // What a cut off create left with the driver is looked for under the rows' names alone.
+        if (inDoubt) return kWhileAway;
         WEFT_TRY(kv::erase(runner_, keyOf(name)));
         return kRegularly;
     }
