@@ -990,9 +990,7 @@ def run(underlay, options):
     with Lab(routed=routed) as lab:
         cluster = Cluster(lab, family, options.iptables, options.firewall, HOSTS)
         cluster.options = options
-        # What comes with the first network and stays: base chains, sysctls.
-        cluster.overlay()
-        cluster.clean_up()
+        cluster.begin()
         for name, function in FEATURES:
             if options.k.lower() not in name.lower():
                 continue

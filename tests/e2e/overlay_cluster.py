@@ -45,6 +45,11 @@ class Cluster:
                                            plugin=Plugin(command, firewall)))
         wait_for(self.all_alive, "every host knows every host", 15)
 
+    def begin(self):
+        """Has the hosts make what comes with the first network after a boot and stays: base chains, sysctls."""
+        self.overlay()
+        self.clean_up()
+
     def address(self, host):
         return bracketed(self.lab.address(host, self.family))
 
@@ -91,6 +96,7 @@ class Cluster:
         in_parallel(*(host.reboot for host in self.hosts))
         wait_for(self.all_alive, "every host knows every host", 30)
         self.clean_up()
+        self.begin()
 
     def snapshot(self):
         return {f"{host.name}: {line}" for host in self.hosts for line in host.snapshot()}
