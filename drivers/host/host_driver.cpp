@@ -177,51 +177,34 @@ std::string HostDriver::markOf(const EndpointRecord& endpoint) {
 }
 
 // By its mark, under whatever name: the engine renames links, and so does the kernel when it saves a NIC from a
-// namespace that ends.
+// namespace that ends. The host's links are looked through last: they may be thousands.
 HostDriver::Place HostDriver::find(const EndpointRecord& endpoint) {
-    Place place;
     const std::string mark = markOf(endpoint);
+    if (auto link = context_.netlink.getLink(endpoint.link); link && link->alias == mark) {
+        return {Place::Kind::Host, std::move(*link), nullptr};
+    }
     const auto marked = [&](net::Netlink& netlink) -> Result<std::optional<net::Link>> {
         WEFT_ASSIGN(const auto links, netlink.listLinks());
         const auto found =
             std::find_if(links.begin(), links.end(), [&](const net::Link& link) { return link.alias == mark; });
         return found == links.end() ? std::nullopt : std::optional(*found);
     };
-    if (auto link = context_.netlink.getLink(endpoint.link); link && link->alias == mark) {
-        place.kind = Place::Kind::Host;
-        place.link = std::move(*link);
-        return place;
-    }
-    auto here = marked(context_.netlink);
-    if (!here) return place;  // in doubt it lives
-    if (*here) {
-        place.kind = Place::Kind::Host;
-        place.link = std::move(**here);
-        return place;
-    }
+    Place place;  // in doubt it lives
     if (endpoint.sandboxKey.empty()) {
         place.kind = Place::Kind::Nowhere;
-        return place;
-    }
-    const auto ns = net::NetNs::open(endpoint.sandboxKey);
-    if (!ns) {
+    } else if (const auto ns = net::NetNs::open(endpoint.sandboxKey); !ns) {
         // Without the directory this daemon does not see the engine's sandboxes at all.
         std::error_code error;
         const bool visible = std::filesystem::exists(std::filesystem::path(endpoint.sandboxKey).parent_path(), error);
-        place.kind = visible && ns.error().code == ErrorCode::NotFound ? Place::Kind::Nowhere : Place::Kind::Unknown;
-        return place;
+        if (visible && ns.error().code == ErrorCode::NotFound) place.kind = Place::Kind::Nowhere;
+    } else if (auto sandbox = net::Netlink::openIn(*ns)) {
+        auto inside = marked(**sandbox);
+        if (inside && *inside) return {Place::Kind::Sandbox, std::move(**inside), std::move(*sandbox)};
+        if (inside) place.kind = Place::Kind::Nowhere;
     }
-    auto sandbox = net::Netlink::openIn(*ns);
-    if (!sandbox) return place;
-    auto inside = marked(**sandbox);
-    if (!inside) return place;
-    if (*inside) {
-        place.kind = Place::Kind::Sandbox;
-        place.link = std::move(**inside);
-        place.sandbox = std::move(*sandbox);
-    } else {
-        place.kind = Place::Kind::Nowhere;
-    }
+    auto here = marked(context_.netlink);
+    if (!here) return {};
+    if (*here) return {Place::Kind::Host, std::move(**here), nullptr};
     return place;
 }
 

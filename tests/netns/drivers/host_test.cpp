@@ -154,6 +154,32 @@ TEST_F(HostTest, MacvlanOfAGoneSandboxIsReleased) {
     must(d.host->deleteNetwork(network.networkId));
 }
 
+TEST_F(HostTest, ASweepDoesNotReadTheHostsLinksForEachContainer) {
+    const auto network = lan(1);
+    must(d.host->createNetwork(network));
+    std::vector<Container> containers;
+    constexpr int kContainers = 30;
+    for (int i = 1; i <= kContainers; ++i) {
+        containers.push_back(
+            connect(*d.host, endpointRequest(network, i, "192.0.2." + std::to_string(100 + i) + "/24")));
+    }
+    shellInside(*host_,
+                "for i in $(seq 500); do echo link add crowd$i type veth peer name crowded$i; done | ip -batch -");
+    const auto fastest = [](const auto& work) {
+        auto least = std::chrono::steady_clock::duration::max();
+        for (int i = 0; i < 3; ++i) {
+            const auto begin = std::chrono::steady_clock::now();
+            work();
+            least = std::min(least, std::chrono::steady_clock::now() - begin);
+        }
+        return least;
+    };
+    const auto reading = fastest([&] { must(d.netlink->listLinks()); });
+    EXPECT_LT(fastest([&] { EXPECT_THAT(sweep(), IsEmpty()); }), kContainers / 2 * reading);
+    for (Container& container : containers) disconnect(*d.host, container);
+    must(d.host->deleteNetwork(network.networkId));
+}
+
 TEST_F(HostTest, MacvlanThatCameBackWithoutTheDaemonHoldsNoAddress) {
     const auto network = lan(1);
     must(d.host->createNetwork(network));
