@@ -23,6 +23,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "base/deadline.h"
 #include "base/log.h"
 #include "base/spare_descriptor.h"
 #include "driver/http_frame.h"
@@ -36,6 +37,7 @@ constexpr std::chrono::seconds kIdleWorkerLife{5};
 constexpr size_t kWorkerStack = 512UL << 10;  // libnftables keeps 70 KiB buffers on it
 constexpr size_t kMaxDrain = 16UL << 20;      // bytes read and dropped after an early answer
 constexpr auto kDrainTime = std::chrono::seconds(2);
+constexpr std::chrono::milliseconds kUndoTime{1500};  // of a handler whose waits took too long
 
 // httplib reads from and writes to memory; sockets are the server's.
 class MemoryStream final : public httplib::Stream {
@@ -197,6 +199,7 @@ struct HttpServer::Impl {
         enum class State : uint8_t { Reading, Working, Draining } state = State::Reading;
         std::string input;
         std::optional<Time> deadline;  // of a request begun, of its answer, or of draining; event thread only
+        std::optional<Time> answerBy;  // of the request that a worker has or will have
         size_t drained = 0;
         bool close = false;     // set by the worker: answer sent, do not go on
         bool answered = false;  // with the mutex held: the worker's turn to send, or the event thread has given up
@@ -440,6 +443,7 @@ struct HttpServer::Impl {
         }
         clearDeadline(connection);
         const auto within = connection.listener->answerWithin;
+        if (within) connection.answerBy = std::chrono::steady_clock::now() + *within;
         if (within || connection.listener->idleTimeout) {
             setDeadline(connection, within ? *within : *connection.listener->idleTimeout);
         }
@@ -562,6 +566,8 @@ struct HttpServer::Impl {
     bool serve(Connection& connection) {
         const HttpFrame frame = frameRequest(connection.input);
         bool close = false;
+        std::optional<CallDeadline> call;
+        if (connection.answerBy) call.emplace(Deadline(*connection.answerBy - kUndoTime));
         const std::string answer =
             Parser(connection.listener->handler, connection.listener->errorBody).answer(frame.head, frame.body, close);
         {

@@ -56,7 +56,8 @@ struct HttpListener {
     // Only peers of this user and root may talk (SO_PEERCRED); others get 403. Unix sockets only.
     std::optional<uint32_t> onlyUser;
     // A request is answered within this time from its last byte: 504 if its handler is not done, which then finishes
-    // for itself, or never runs if it still waits for a worker.
+    // for itself, or never runs if it still waits for a worker. The handler's CallDeadline ends 1.5 s before, so that
+    // it can say itself what it waited for, and undo.
     std::optional<std::chrono::milliseconds> answerWithin{};
     size_t maxConnections = kMaxConnections;
     size_t maxWorkers = kMaxWorkers;

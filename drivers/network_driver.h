@@ -7,7 +7,8 @@
 // - Idempotent by ID. Creating the same thing again with equal arguments succeeds, with different ones is
 //   AlreadyExists. Deleting or leaving what is absent succeeds.
 // - What it changed is on disk before it returns: the engine never replays a call after a restart.
-// - Any thread; calls for different networks run at once. Bounded: returns Timeout or Busy well within 10 s.
+// - Any thread; calls for different networks run at once. All waits of a call together end with the thread's
+//   CallDeadline (base/deadline.h): Timeout or Busy. Each has a limit of its own, too.
 // - Never calls Docker's API: the engine holds locks while it waits for the answer.
 #pragma once
 

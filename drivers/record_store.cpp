@@ -181,7 +181,7 @@ Result<NetworkLock> RecordStore::lock(const NetworkId& networkId, std::chrono::m
         mutex = slot;
     }
     std::unique_lock lock(*mutex, std::defer_lock);
-    if (!lock.try_lock_for(patience)) {
+    if (!lock.try_lock_for(withinCall(patience))) {
         return makeError(ErrorCode::Busy, "network " + networkId.brief() + " is busy with another call");
     }
     return NetworkLock(std::move(mutex), std::move(lock));

@@ -12,7 +12,7 @@
 // Urgency::Soon is for what the kernel can tell again or what is void after a crash anyway: it costs no disk wait of
 // its own and is there within kSoon.
 //
-// Any thread. lock() waits for at most kLockPatience.
+// Any thread. lock() waits for at most kLockPatience, and within a call (CallDeadline) for what is left of it.
 #pragma once
 
 #include <chrono>
@@ -32,6 +32,7 @@
 
 #include "base/clock.h"
 #include "base/database.h"
+#include "base/deadline.h"
 #include "base/id.h"
 #include "base/ip.h"
 #include "base/result.h"
@@ -86,8 +87,14 @@ using EndpointPtr = std::shared_ptr<const EndpointRecord>;
 // A write on its way to the disk.
 class PendingWrite {
 public:
-    // Blocks until it is there. Call it once at most; not calling it is allowed.
-    Result<void> wait() { return done_.get(); }
+    // Blocks until it is there, or until the call has to end (CallDeadline): then Timeout, and the write goes on. Call
+    // it once at most; not calling it is allowed.
+    Result<void> wait() {
+        if (const auto left = CallDeadline::left(); left && done_.wait_for(*left) != std::future_status::ready) {
+            return makeError(ErrorCode::Timeout, "the disk does not write in time");
+        }
+        return done_.get();
+    }
 
 private:
     friend class RecordStore;
@@ -129,7 +136,7 @@ public:
     RecordStore(const RecordStore&) = delete;
     RecordStore& operator=(const RecordStore&) = delete;
 
-    // Serialises work on one network, known or not. Busy after `patience`.
+    // Serialises work on one network, known or not. Busy after `patience`, or when the call has to end.
     Result<NetworkLock> lock(const NetworkId& networkId, std::chrono::milliseconds patience = kLockPatience);
 
     // Null when absent.

@@ -9,6 +9,8 @@
 #include <mutex>
 #include <thread>
 
+#include "base/deadline.h"
+
 namespace weft::firewall::iptc {
 
 namespace {
@@ -37,7 +39,7 @@ void XtablesLock::EndTurn::operator()(Turn* turn) const {
 }
 
 Result<XtablesLock> XtablesLock::take(std::chrono::milliseconds patience) {
-    const auto deadline = std::chrono::steady_clock::now() + patience;
+    const auto deadline = std::chrono::steady_clock::now() + withinCall(patience);
     const auto timeout = [] {
         return makeError(ErrorCode::Timeout, std::string("another program holds the xtables lock ") + lockPath());
     };

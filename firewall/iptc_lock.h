@@ -11,7 +11,8 @@ namespace weft::firewall::iptc {
 
 class XtablesLock {
 public:
-    // Waits at most `patience` for other threads and other programs together; then Timeout.
+    // Waits at most `patience`, and no longer than the call has (CallDeadline), for other threads and other programs
+    // together; then Timeout.
     static Result<XtablesLock> take(std::chrono::milliseconds patience);
 
 private:

@@ -8,6 +8,7 @@
 #include <set>
 #include <thread>
 
+#include "base/deadline.h"
 #include "ipam/block_allocator.h"
 #include "kv/database_storage.h"
 
@@ -86,7 +87,7 @@ struct ClusterIpam::State {
             begin(**held, [promise](Result<void> result) { promise->set_value(std::move(result)); });
         });
         promise.reset();
-        if (future.wait_for(config.patience + kSlack) != std::future_status::ready) {
+        if (future.wait_for(withinCall(config.patience + kSlack)) != std::future_status::ready) {
             return makeError(ErrorCode::Timeout, "the gossip store did not answer in time");
         }
         try {
@@ -210,7 +211,7 @@ Result<IpAddress> ClusterIpam::gatewayOf(const IpPrefix& prefix, std::optional<I
 Result<IpPrefix> ClusterIpam::requestAddress(const AddressRequest& request) {
     const auto record = state_->leases->findRecord(request.poolId);
     if (!record) return makeError(ErrorCode::NotFound, "no pool " + request.poolId.str());
-    const auto deadline = state_->clock.now() + state_->config.patience;
+    const auto deadline = state_->clock.now() + withinCall(state_->config.patience);
     const IpPrefix prefix = record->pool;
     WEFT_ASSIGN(const IpAddress gateway, gatewayOf(prefix, request.gateway ? request.address : std::nullopt));
     if (request.gateway) {

@@ -4,8 +4,9 @@
 // the drivers tell (attachPool, bindLease, ...) means the same as in LocalIpam. The protocol between hosts is
 // BlockAllocator's (block_allocator.h, docs/ipam.md).
 //
-// Any thread, never the gossip node's. Blocks on the disk, and up to `patience` for blocks of other hosts. Takes a turn
-// on the node's thread every ten seconds, and ten times a second while something is being waited for.
+// Any thread, never the gossip node's. Blocks on the disk, and up to `patience`, within a call (CallDeadline) not
+// beyond it, for blocks of other hosts. Takes a turn on the node's thread every ten seconds, and ten times a second
+// while something is being waited for.
 //
 // For the daemon: one of them, with tables of its own in the database (schemaComponent() has them), after the
 // kv::Service has started and gone before it ends. At start, before the sockets answer: attachPool and restoreBindings

@@ -3,6 +3,8 @@
 #include <future>
 #include <memory>
 
+#include "base/deadline.h"
+
 namespace weft::kv {
 namespace {
 
@@ -15,8 +17,8 @@ Result<void> change(Runner& runner, std::function<void(Node&, Node::Done)> start
         start(node, [promise](Result<void> result) { promise->set_value(std::move(result)); });
     });
     promise.reset();
-    if (durable.wait_for(kDiskPatience) != std::future_status::ready) {
-        return makeError(ErrorCode::Timeout, "the gossip store did not write within 5 s");
+    if (durable.wait_for(withinCall(kDiskPatience)) != std::future_status::ready) {
+        return makeError(ErrorCode::Timeout, "the gossip store did not write in time");
     }
     try {
         return durable.get();

@@ -157,7 +157,7 @@ Result<void> BridgeDriver::makeNetwork(NetworkRecord asked) {
     WEFT_ASSIGN(Network network, read(draft));
     draft->link = network.options.name.empty() ? bridgeName(request.networkId) : network.options.name;
 
-    const Deadline deadline(RecordStore::kLockPatience);
+    const Deadline deadline(withinCall(RecordStore::kLockPatience));
     const std::unique_lock creating(creating_, deadline.left());
     if (!creating) return makeError(ErrorCode::Busy, "other networks are being created");
     WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(request.networkId, deadline.left()));
@@ -203,7 +203,7 @@ Result<void> BridgeDriver::makeNetwork(NetworkRecord asked) {
     WEFT_TRY(sweep.outcome());
     WEFT_TRY(ensureSynced());
     {
-        const auto rules = lockRules();
+        WEFT_ASSIGN(const auto rules, lockRules());
         undo.push([&] { return context_.firewall.removeNetwork(request.networkId); });
         WEFT_TRY(context_.firewall.setNetwork(rulesOf(network)));
     }
@@ -405,7 +405,7 @@ Result<void> BridgeDriver::removeNetwork(const NetworkRecord& record) {
     };
     for (const EndpointPtr& endpoint : context_.records.endpoints(networkId)) attempt(release(*endpoint));
     {
-        const auto rules = lockRules();
+        WEFT_ASSIGN(const auto rules, lockRules());
         PendingWrite written = context_.records.erase(networkId);
         if (synced_) attempt(context_.firewall.removeNetwork(networkId));
         attempt(removeBridge(record));
@@ -634,7 +634,7 @@ Result<void> BridgeDriver::release(const EndpointRecord& endpoint) {
     };
     std::optional<PendingWrite> written;
     {
-        const auto rules = lockRules();
+        WEFT_ASSIGN(const auto rules, lockRules());
         written = context_.records.erase(endpoint.networkId, endpoint.endpointId);
         attempt(withdraw(endpoint));
     }
@@ -688,7 +688,7 @@ Result<void> BridgeDriver::leave(const NetworkId& networkId, const EndpointId& e
     record.sandboxKey.clear();
     record.published.clear();
     record.changed = context_.clock.wall();
-    const auto rules = lockRules();
+    WEFT_ASSIGN(const auto rules, lockRules());
     static_cast<void>(context_.records.put(std::move(record), Urgency::Soon));  // DeleteEndpoint follows at once
     return withdraw(*known);
 }

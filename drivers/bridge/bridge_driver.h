@@ -155,7 +155,7 @@ private:
     Result<void> holdPorts(const EndpointRecord& endpoint);
 
     // Rules
-    std::shared_lock<std::shared_timed_mutex> lockRules();
+    Result<std::shared_lock<std::shared_timed_mutex>> lockRules();  // Busy when the call has to end
     // Before whatever adds rules: a back end that does not know what an earlier process left would replace it.
     Result<void> ensureSynced();
 
@@ -181,7 +181,7 @@ private:
     // Shared by who changes the rules of one network or endpoint together with its record, exclusive for who makes the
     // rules equal to all records. The gate is shut while that one waits: a stream of others would keep it out for ever.
     std::shared_timed_mutex rules_;
-    std::mutex rulesGate_;
+    std::timed_mutex rulesGate_;
     std::atomic<bool> synced_{false};  // the back end knows what is in the kernel
 
     std::mutex staleMutex_;

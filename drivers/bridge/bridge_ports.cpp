@@ -107,7 +107,7 @@ Result<void> BridgeDriver::publish(const Network& network, const EndpointRecord&
     book_.hold(endpoint.endpointId, std::move(reservations));
     undo.push([&] { book_.drop(endpoint.endpointId); });
     WEFT_TRY(ensureSynced());
-    const auto rules = lockRules();
+    WEFT_ASSIGN(const auto rules, lockRules());
     PendingWrite written = context_.records.put(record);
     undo.push([&] { static_cast<void>(context_.records.put(endpoint)); });
     if (!record.published.empty()) {
@@ -182,7 +182,7 @@ Result<void> BridgeDriver::programExternalConnectivity(const ProgramExternalConn
         if (endpoint->ports.bindings == request.ports.bindings) {
             WEFT_TRY(holdPorts(*endpoint));
             WEFT_TRY(ensureSynced());
-            const auto rules = lockRules();
+            WEFT_ASSIGN(const auto rules, lockRules());
             return context_.firewall.setEndpoint(rulesOf(*endpoint));
         }
         WEFT_TRY(revokeLocked(*endpoint));
@@ -194,7 +194,7 @@ Result<void> BridgeDriver::programExternalConnectivity(const ProgramExternalConn
 Result<void> BridgeDriver::revokeLocked(const EndpointRecord& endpoint) {
     EndpointRecord record = endpoint;
     record.published.clear();
-    const auto rules = lockRules();
+    WEFT_ASSIGN(const auto rules, lockRules());
     PendingWrite written = context_.records.put(std::move(record));
     Result<void> outcome = withdraw(endpoint);
     WEFT_TRY(written.wait());

@@ -20,6 +20,7 @@ constexpr std::chrono::milliseconds kPatienceOfAll{8000};
 
 // For those who change rules now; whoever comes later waits as long.
 constexpr std::chrono::milliseconds kRulesPatience{4000};
+constexpr const char* kRulesBusy = "the firewall's rules are being changed";
 
 }  // namespace
 
@@ -48,7 +49,7 @@ Result<std::vector<Repair>> BridgeDriver::reconcileFirewall(bool dryRun) {
     {
         const std::lock_guard gate(rulesGate_);
         if (!rules.try_lock_for(kRulesPatience)) {
-            return makeError(ErrorCode::Busy, "the firewall's rules are being changed");
+            return makeError(ErrorCode::Busy, kRulesBusy);
         }
     }
     WEFT_ASSIGN(const firewall::SyncReport report, context_.firewall.sync(intent(), dryRun));
@@ -59,9 +60,14 @@ Result<std::vector<Repair>> BridgeDriver::reconcileFirewall(bool dryRun) {
     return repairs;
 }
 
-std::shared_lock<std::shared_timed_mutex> BridgeDriver::lockRules() {
-    { const std::lock_guard gate(rulesGate_); }
-    return std::shared_lock(rules_);
+Result<std::shared_lock<std::shared_timed_mutex>> BridgeDriver::lockRules() {
+    {
+        const auto gate = lockWithinCall(rulesGate_);
+        if (!gate) return makeError(ErrorCode::Busy, kRulesBusy);
+    }
+    auto rules = lockWithinCall<std::shared_lock>(rules_);
+    if (!rules) return makeError(ErrorCode::Busy, kRulesBusy);
+    return rules;
 }
 
 Result<void> BridgeDriver::ensureSynced() {

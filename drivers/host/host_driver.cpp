@@ -256,7 +256,7 @@ Result<void> HostDriver::checkParentFree(const std::string& parent, bool exclusi
 }
 
 Result<CreateEndpointReply> HostDriver::createEndpoint(const CreateEndpointRequest& request) {
-    const Deadline deadline(RecordStore::kLockPatience);
+    const Deadline deadline(withinCall(RecordStore::kLockPatience));
     WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(request.networkId, deadline.left()));
     WEFT_ASSIGN(const NetworkPtr network, load(request.networkId));
     WEFT_ASSIGN(const HostOptions options, parseHostOptions(network->request));
@@ -361,7 +361,7 @@ void HostDriver::announce(const net::Link& parent, const EndpointRecord& endpoin
 }
 
 Result<JoinReply> HostDriver::join(const JoinRequest& request) {
-    const Deadline deadline(RecordStore::kLockPatience);
+    const Deadline deadline(withinCall(RecordStore::kLockPatience));
     WEFT_ASSIGN(const NetworkLock lock, context_.records.lock(request.networkId, deadline.left()));
     WEFT_ASSIGN(const NetworkPtr network, load(request.networkId));
     WEFT_ASSIGN(const HostOptions options, parseHostOptions(network->request));

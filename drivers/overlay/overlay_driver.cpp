@@ -5,6 +5,7 @@
 #include <charconv>
 #include <chrono>
 
+#include "base/deadline.h"
 #include "base/log.h"
 #include "drivers/names.h"
 #include "drivers/overlay/overlay_names.h"
@@ -64,6 +65,10 @@ std::vector<T> without(const std::set<T>& from, const std::set<T>& those) {
     std::vector<T> left;
     std::set_difference(from.begin(), from.end(), those.begin(), those.end(), std::back_inserter(left));
     return left;
+}
+
+Error busyTunnel(const NetworkId& networkId) {
+    return makeError(ErrorCode::Busy, "the tunnel of network " + networkId.brief() + " is being changed");
 }
 
 }  // namespace
@@ -187,7 +192,8 @@ void OverlayDriver::findUplink() {
 }
 
 Result<void> OverlayDriver::guard() {
-    const std::lock_guard lock(guarding_);
+    const auto lock = lockWithinCall(guarding_);
+    if (!lock) return makeError(ErrorCode::Busy, "the guard of the tunnel port is being changed");
     firewall::Tunnel wanted;
     if (config_.clustered) {
         wanted.port = config_.port;
@@ -372,7 +378,7 @@ Result<void> OverlayDriver::createNetwork(const CreateNetworkRequest& request) {
     WEFT_ASSIGN(const auto subnets, bridgeSubnets(request));
     const std::string& name = options.overlay;
 
-    const std::unique_lock creating(creating_, kCreatePatience);
+    const std::unique_lock creating(creating_, withinCall(kCreatePatience));
     if (!creating) return makeError(ErrorCode::Busy, "other overlay networks are being created");
     if (const NetworkPtr known = context_.records.network(request.networkId)) {
         WEFT_TRY(bridge_.createOverlay(request, known->mtu, known->notes));
@@ -565,7 +571,7 @@ Result<std::map<std::string, std::string>> OverlayDriver::allocateNetwork(const 
     WEFT_ASSIGN(const BridgeOptions options, parseBridgeOptions(wanted, true));
     WEFT_ASSIGN(const auto subnets, bridgeSubnets(wanted));
 
-    const std::unique_lock creating(creating_, kCreatePatience);
+    const std::unique_lock creating(creating_, withinCall(kCreatePatience));
     if (!creating) return makeError(ErrorCode::Busy, "other overlay networks are being created");
     for (const auto& [id, other] : allocated_) {
         if (id == request.networkId || other.first != options.overlay) continue;
@@ -579,7 +585,7 @@ Result<std::map<std::string, std::string>> OverlayDriver::allocateNetwork(const 
 }
 
 Result<void> OverlayDriver::freeNetwork(const NetworkId& networkId) {
-    const std::unique_lock creating(creating_, kCreatePatience);
+    const std::unique_lock creating(creating_, withinCall(kCreatePatience));
     if (!creating) return makeError(ErrorCode::Busy, "other overlay networks are being created");
     allocated_.erase(networkId);
     return {};
@@ -587,7 +593,8 @@ Result<void> OverlayDriver::freeNetwork(const NetworkId& networkId) {
 
 Result<void> OverlayDriver::removeTunnel(const NetworkId& networkId) {
     const TunnelPtr tunnel = tunnelOf(networkId);
-    const std::lock_guard lock(tunnel->mutex);
+    const auto lock = lockWithinCall(tunnel->mutex);
+    if (!lock) return busyTunnel(networkId);
     tunnel->removed = true;
     {
         const std::lock_guard shown(shownMutex_);
@@ -596,7 +603,8 @@ Result<void> OverlayDriver::removeTunnel(const NetworkId& networkId) {
         std::erase_if(names_, [&](const auto& named) { return named.second == networkId; });
     }
     WEFT_TRY(guard());
-    const std::lock_guard links(links_);
+    const auto links = lockWithinCall(links_);
+    if (!links) return makeError(ErrorCode::Busy, "other tunnels are being made");
     const auto link = context_.netlink.getLink(tunnelName(networkId));
     if (!link) return link.error().code == ErrorCode::NotFound ? Result<void>() : Result<void>(link.error());
     if (link->alias != networkMark(networkId)) return {};
@@ -688,7 +696,8 @@ std::vector<std::string> OverlayDriver::warnings() const {
 Result<void> OverlayDriver::refresh(const NetworkPtr& record) {
     if (!record) return {};
     const TunnelPtr tunnel = tunnelOf(record->request.networkId);
-    const std::lock_guard lock(tunnel->mutex);
+    const auto lock = lockWithinCall(tunnel->mutex);
+    if (!lock) return busyTunnel(record->request.networkId);
     return refresh(record, *tunnel);
 }
 
@@ -816,7 +825,8 @@ Result<void> OverlayDriver::ensureTunnel(const Network& network, uint32_t vni, T
     spec.port.broadcastFlood = network.options.broadcast;
     spec.port.neighSuppress = true;
 
-    const std::lock_guard lock(links_);
+    const auto lock = lockWithinCall(links_);
+    if (!lock) return makeError(ErrorCode::Busy, "other tunnels are being made");
     auto link = context_.netlink.getLink(spec.name);
     const bool right = link && link->alias == spec.alias && link->vxlan == spec.vxlan && link->up &&
                        link->master == bridge.index && link->mtu == spec.mtu && link->port == spec.port;

@@ -160,8 +160,8 @@ private:
         [[nodiscard]] const std::string& name() const { return options.overlay; }
     };
     struct Tunnel {
-        std::mutex
-            mutex;  // of all below; held by who changes the tunnel. May wait for a network's lock, not vice versa
+        // Of all below; held by who changes the tunnel. May wait for a network's lock, not vice versa.
+        std::timed_mutex mutex;
         bool removed = false;
         net::LinkIndex link = 0;
         net::LinkIndex bridge = 0;
@@ -260,8 +260,8 @@ private:
     kv::OwnRows rows_;
     std::atomic<Clock::Monotonic> settled_{};  // until then rows of others may be on their way
     std::atomic<bool> offload_ = true;         // tunnels leave checksums to what is below them
-    std::mutex links_;                         // held by who makes vxlan links, or removes those that are nobody's
-    std::mutex guarding_;
+    std::timed_mutex links_;                   // held by who makes vxlan links, or removes those that are nobody's
+    std::timed_mutex guarding_;
     firewall::Tunnel guard_;         // with guarding_ held
     std::string uplink_;             // the link that has config_.vtep; the same
     mutable std::mutex shownMutex_;  // never held while anything is waited for

@@ -3,10 +3,12 @@
 #include <array>
 #include <atomic>
 #include <ctime>
+#include <future>
 #include <iostream>
 #include <memory>
 #include <thread>
 
+#include "base/deadline.h"
 #include "drivers/names.h"
 #include "drivers/overlay/overlay_driver.h"
 #include "ipam/cluster_ipam.h"
@@ -80,11 +82,16 @@ private:
 class SimulatedRunner final : public kv::Runner {
 public:
     SimulatedRunner(Gossip& gossip, size_t host) : gossip_(gossip), host_(host) {}
-    void post(std::function<void(kv::Node&)> work) override { gossip_.work(host_, work); }
+    void post(std::function<void(kv::Node&)> work) override {
+        std::this_thread::sleep_for(delay.load());
+        gossip_.work(host_, work);
+    }
     Result<void> call(std::function<void(kv::Node&)> work, std::chrono::milliseconds) override {
         gossip_.work(host_, work);
         return {};
     }
+
+    std::atomic<std::chrono::milliseconds> delay{0ms};  // of what is posted
 
 private:
     Gossip& gossip_;
@@ -841,6 +848,29 @@ TEST_P(OverlayTest, OfTwoMadeApartWithOtherSubnetsTheLaterStaysApartAndSaysSo) {
     EXPECT_TRUE(soon([&] { return !host(2).overlay->status().at(0).conflict.empty(); }));
     const OverlayStatus later = host(2).overlay->status().at(0);
     EXPECT_THAT(later.conflict, HasSubstr("10.32.0.0/16"));
+// Of one create: the store's write takes its time, then another call has the network.
+TEST_P(OverlayTest, TheWaitsOfACallDoNotAddUp) {
+    std::promise<void> locked;
+    std::promise<void> release;
+    std::thread other([&] {
+        const NetworkLock lock = must(host(1).records->lock(request(1).networkId));
+        locked.set_value();
+        release.get_future().wait();
+    });
+    locked.get_future().wait();
+    host(1).runner.delay = 700ms;
+    const auto begin = std::chrono::steady_clock::now();
+    {
+        const CallDeadline call(Deadline(1s));
+        EXPECT_EQ(host(1).overlay->createNetwork(request(1)).error().code, ErrorCode::Busy);
+    }
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, 4s);  // 1 s, and what undoing posts
+    host(1).runner.delay = 0ms;
+    release.set_value();
+    other.join();
+    must(host(1).overlay->createNetwork(request(1)));
+}
+
     EXPECT_THAT(later.conflict, HasSubstr("10.33.0.0/16"));
     EXPECT_THAT(later.hosts, IsEmpty());
     EXPECT_EQ(host(1).overlay->status().at(0).conflict, "");

@@ -8,6 +8,7 @@
 #include <iostream>
 #include <thread>
 
+#include "base/deadline.h"
 #include "tests/netns/firewall/suite_fixture.h"
 
 namespace weft::firewall::suite {
@@ -75,6 +76,12 @@ TEST_P(Iptc, WaitsForTheLockAndGivesUp) {
     ASSERT_FALSE(result);
     EXPECT_EQ(result.error().code, ErrorCode::Timeout) << result.error().message;
     EXPECT_LT(took, std::chrono::seconds(5));
+    {
+        const auto again = std::chrono::steady_clock::now();
+        const CallDeadline call(Deadline(std::chrono::milliseconds(100)));
+        EXPECT_FALSE(firewall->setEndpoint(nth(1)));
+        EXPECT_LT(std::chrono::steady_clock::now() - again, std::chrono::seconds(2));
+    }
 
     std::thread releaser([&] {
         std::this_thread::sleep_for(std::chrono::milliseconds(100));

@@ -1,13 +1,17 @@
-// Result, Id, Rollback, Clock: the small values everything else is made of.
+// Result, Id, Rollback, Clock, Deadline: the small values everything else is made of.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 
 #include <cerrno>
 #include <memory>
+#include <mutex>
+#include <shared_mutex>
 #include <string>
+#include <thread>
 #include <unordered_set>
 
 #include "base/clock.h"
+#include "base/deadline.h"
 #include "base/id.h"
 #include "base/result.h"
 #include "base/rollback.h"
@@ -112,6 +116,40 @@ TEST(Clock, StandsStillUntilAdvanced) {
     const SystemClock system;
     const auto earlier = system.now();
     EXPECT_LE(earlier, system.now());
+}
+
+TEST(CallDeadline, BoundsEveryWaitOfItsThread) {
+    using namespace std::chrono_literals;
+    EXPECT_FALSE(CallDeadline::left());
+    EXPECT_EQ(withinCall(1h), 1h);
+    {
+        const CallDeadline call(Deadline(30s));
+        EXPECT_EQ(withinCall(10ms), 10ms);
+        EXPECT_LE(withinCall(1h), 30s);
+        std::thread([] { EXPECT_EQ(withinCall(1h), 1h); }).join();
+        {
+            const CallDeadline longer(Deadline(2h));
+            EXPECT_LE(withinCall(1h), 30s);
+            const CallDeadline over(Deadline(-1s));
+            EXPECT_EQ(withinCall(1h), 0ms);
+        }
+        EXPECT_GT(withinCall(1h), 20s);
+    }
+    EXPECT_FALSE(CallDeadline::left());
+}
+
+TEST(CallDeadline, BoundsALock) {
+    using namespace std::chrono_literals;
+    std::timed_mutex mutex;
+    std::shared_timed_mutex shared;
+    EXPECT_TRUE(lockWithinCall(mutex));
+    const std::lock_guard others(mutex);
+    const std::lock_guard writer(shared);
+    std::thread([&] {
+        const CallDeadline call(Deadline(20ms));
+        EXPECT_FALSE(lockWithinCall(mutex));
+        EXPECT_FALSE(lockWithinCall<std::shared_lock>(shared));
+    }).join();
 }
 
 TEST(UniqueFd, ClosesOnce) {

@@ -7,6 +7,7 @@
 #include <future>
 #include <thread>
 
+#include "base/deadline.h"
 #include "driver/plugin_api.h"
 #include "driver/socket.h"
 #include "raw_client.h"
@@ -242,6 +243,26 @@ TEST_F(HttpServerTest, AnswersForAHandlerThatTakesTooLong) {
     EXPECT_EQ(kept.post("fast", "").status, 200);
     server_->stop();
     EXPECT_EQ(ended, static_cast<int>(kMaxWorkers) + 2);
+}
+
+TEST_F(HttpServerTest, AHandlersWaitsEndBeforeItIsAnsweredFor) {
+    std::promise<std::optional<std::chrono::milliseconds>> left;
+    const auto handler = [&](const HttpRequest& request) {
+        left.set_value(CallDeadline::left());
+        return echo(request);
+    };
+    serve(handler, {}, {}, std::chrono::seconds(20));
+    EXPECT_EQ(RawClient(path_).post("call", "").status, 200);
+    const auto bounded = left.get_future().get();
+    ASSERT_TRUE(bounded);
+    EXPECT_LE(*bounded, std::chrono::milliseconds(18500));
+    EXPECT_GT(*bounded, std::chrono::seconds(10));
+    server_->stop();
+    sockets_.clear();
+    left = {};
+    serve(handler);
+    EXPECT_EQ(RawClient(path_).post("call", "").status, 200);
+    EXPECT_FALSE(left.get_future().get());
 }
 
 // Connections held at a port for anybody.

@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 
 #include <fstream>
+#include <future>
 #include <thread>
 
+#include "base/deadline.h"
 #include "drivers/ages.h"
 #include "drivers/none/none_driver.h"
 #include "drivers/record_codec.h"
@@ -104,6 +106,33 @@ TEST_F(RecordStoreTest, SoonIsThereAfterTheNextWriteAndAtTheEnd) {
     EXPECT_FALSE(store_->endpoint(endpointId(1)));
     EXPECT_TRUE(store_->endpoint(endpointId(2)));
     must(store_->put(endpointRecord(3), Urgency::Soon).wait());  // nobody else writes: it goes by itself
+}
+
+TEST_F(RecordStoreTest, ACallWaitsForLocksAndTheDiskNoLongerThanItHas) {
+    std::promise<void> started;
+    std::promise<void> release;
+    std::thread busy([&] {
+        const NetworkLock lock = must(store_->lock(kNetwork));
+        must(database_->write([&](Transaction&) -> Result<void> {
+            started.set_value();
+            release.get_future().wait();
+            return {};
+        }));
+    });
+    started.get_future().wait();
+    PendingWrite written = store_->put(networkRecord());
+    {
+        const auto begin = std::chrono::steady_clock::now();
+        const CallDeadline call(Deadline(std::chrono::milliseconds(100)));
+        EXPECT_EQ(store_->lock(kNetwork).error().code, ErrorCode::Busy);
+        EXPECT_EQ(written.wait().error().code, ErrorCode::Timeout);
+        EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(2));
+    }
+    release.set_value();
+    busy.join();
+    must(store_->put(endpointRecord(1)).wait());
+    open();
+    EXPECT_TRUE(store_->network(kNetwork));
 }
 
 TEST_F(RecordStoreTest, FindsByAddressAndMacAsRecordsChange) {

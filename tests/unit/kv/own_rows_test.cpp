@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/deadline.h"
 #include "tests/unit/kv/simulator.h"
 
 namespace weft::kv {
@@ -126,6 +127,24 @@ TEST_F(OwnRowsTest, WhatIsSaidAlreadyCostsNothing) {
     const int before = posted_;
     for (int i = 0; i < 100; ++i) rows_.put("a", "1");
     EXPECT_EQ(posted_, before);
+}
+
+// Its thread is busy for ever.
+class DeafRunner final : public Runner {
+public:
+    void post(std::function<void(Node&)> work) override { works_.push_back(std::move(work)); }
+    Result<void> call(std::function<void(Node&)>, std::chrono::milliseconds) override { return {}; }
+
+private:
+    std::vector<std::function<void(Node&)>> works_;
+};
+
+TEST(Put, WaitsNoLongerThanTheCallHas) {
+    DeafRunner runner;
+    const auto begin = std::chrono::steady_clock::now();
+    const CallDeadline call(Deadline(50ms));
+    EXPECT_EQ(put(runner, "key", "value").error().code, ErrorCode::Timeout);
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, 2s);
 }
 
 }  // namespace
