@@ -670,6 +670,7 @@ std::vector<Check> Daemon::doctor() {
     return checks;
 }
 
+    if (const auto trouble = overlay_->hostWatchTrouble()) checks.push_back(silentHostsCheck(*trouble));
 Result<std::vector<Check>> Daemon::trace(TraceQuestion question) {
     const auto resolve = [this](const std::string& network, const std::string& name) -> std::optional<IpAddress> {
         if (names_ == nullptr) return std::nullopt;

@@ -229,6 +229,16 @@ std::vector<Check> senderChecks(std::vector<ForgingPort> ports, const std::strin
     return checks;
 }
 
+Check silentHostsCheck(const std::string& trouble) {
+    constexpr const char* kName = "silent hosts";
+    if (trouble.empty()) return {kName, Health::Good, "their kernels are asked, and this host's answers", ""};
+    return {kName, Health::Warning,
+            "cannot be asked: containers of a host whose weftd is away count as gone, and those of this host for the "
+            "others: " +
+                trouble,
+            "a kernel with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF, without lockdown=confidentiality"};
+}
+
 std::string linkWith(net::Netlink& netlink, const IpAddress& address) {
     if (const auto addresses = netlink.listAddresses()) {
         for (const net::Address& own : *addresses) {

@@ -33,6 +33,9 @@ struct ForgingPort {
 // Whether containers' senders are checked, and who was caught; `trouble`: why the kernel cannot, or empty. Pure.
 std::vector<Check> senderChecks(std::vector<ForgingPort> ports, const std::string& trouble);
 
+// Whether hosts whose weftd is silent can be asked; `trouble`: why not, or empty. Pure.
+Check silentHostsCheck(const std::string& trouble);
+
 // What the probes of the ways to other hosts found. `nic` is the link that they leave by, `port` VXLAN's. Pure.
 std::vector<Check> tunnelChecks(const TunnelReport& report, const std::string& nic, uint16_t port);
 // The same for people who did not ask: what is in trouble, a line each.

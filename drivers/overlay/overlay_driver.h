@@ -127,8 +127,10 @@ public:
     [[nodiscard]] std::map<kv::NodeId, OverlayView::KnownHost> hosts() const { return view_->hosts(); }
     [[nodiscard]] bool isAway(const kv::NodeId& host) const { return view_->isAway(host); }
     [[nodiscard]] const std::shared_ptr<HostMemory>& memory() const { return config_.memory; }
-    // Why it is not known whether hosts without their weftd are there; empty: it is.
-    [[nodiscard]] std::string hostWatchTrouble() const { return hostWatch_ ? hostWatch_->trouble() : ""; }
+    // Why it is not known whether hosts without their weftd are there; empty: it is. None: not clustered.
+    [[nodiscard]] std::optional<std::string> hostWatchTrouble() const {
+        return hostWatch_ ? std::optional(hostWatch_->trouble()) : std::nullopt;
+    }
 
     // NotFound for a network that is not of this mode.
     [[nodiscard]] Result<OverlayWay> wayTo(const NetworkId& networkId, const IpAddress& address) const;

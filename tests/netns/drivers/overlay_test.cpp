@@ -600,6 +600,15 @@ TEST_P(OverlayTest, TheDeathOfADaemonIsNotTheDeathOfItsHost) {
     stop(3, c);
 }
 
+TEST_P(OverlayTest, WhyAKernelCannotBeAskedIsTold) {
+    EXPECT_FALSE(host(1).overlay->hostWatchTrouble());
+    host(1).shell("ip link add w-echo type bridge");  // somebody else's
+    startProbing(1);
+    EXPECT_TRUE(soon([&] { return host(1).overlay->hostWatchTrouble() != ""; }));
+    host(1).shell("ip link del w-echo");
+    EXPECT_TRUE(soon([&] { return host(1).overlay->hostWatchTrouble() == ""; }, 15s));
+}
+
 TEST_P(OverlayTest, WhatEndedWhileWeftdWasDownIsForgottenAfterARestart) {
     createEverywhere();
     Container gone = run(2, 2, "12");
@@ -839,15 +848,6 @@ TEST_P(OverlayTest, ADiskThatWasFullForAMomentLeavesNothingBehind) {
     stop(1, a);
 }
 
-TEST_P(OverlayTest, OfTwoMadeApartWithOtherSubnetsTheLaterStaysApartAndSaysSo) {
-    gossip_.part({0, 1, 1}, 60s);
-    must(host(1).overlay->createNetwork(request(1)));
-    std::this_thread::sleep_for(5ms);  // the claims' stamps are milliseconds
-    must(host(2).overlay->createNetwork(request(2, "backend", "10.33.0.0/16")));
-    gossip_.part({}, 60s);
-    EXPECT_TRUE(soon([&] { return !host(2).overlay->status().at(0).conflict.empty(); }));
-    const OverlayStatus later = host(2).overlay->status().at(0);
-    EXPECT_THAT(later.conflict, HasSubstr("10.32.0.0/16"));
 // Of one create: the store's write takes its time, then another call has the network.
 TEST_P(OverlayTest, TheWaitsOfACallDoNotAddUp) {
     std::promise<void> locked;
@@ -871,6 +871,15 @@ TEST_P(OverlayTest, TheWaitsOfACallDoNotAddUp) {
     must(host(1).overlay->createNetwork(request(1)));
 }
 
+TEST_P(OverlayTest, OfTwoMadeApartWithOtherSubnetsTheLaterStaysApartAndSaysSo) {
+    gossip_.part({0, 1, 1}, 60s);
+    must(host(1).overlay->createNetwork(request(1)));
+    std::this_thread::sleep_for(5ms);  // the claims' stamps are milliseconds
+    must(host(2).overlay->createNetwork(request(2, "backend", "10.33.0.0/16")));
+    gossip_.part({}, 60s);
+    EXPECT_TRUE(soon([&] { return !host(2).overlay->status().at(0).conflict.empty(); }));
+    const OverlayStatus later = host(2).overlay->status().at(0);
+    EXPECT_THAT(later.conflict, HasSubstr("10.32.0.0/16"));
     EXPECT_THAT(later.conflict, HasSubstr("10.33.0.0/16"));
     EXPECT_THAT(later.hosts, IsEmpty());
     EXPECT_EQ(host(1).overlay->status().at(0).conflict, "");

@@ -308,6 +308,14 @@ TEST_F(ControlApiTest, TellsWhatProbesOfTunnelsFound) {
     EXPECT_TRUE(tunnelChecks({}, "eth0", 4789).empty()) << "alone";
 }
 
+TEST(SilentHostsCheck, SaysWhyTheyCannotBeAsked) {
+    EXPECT_EQ(silentHostsCheck("").health, Health::Good);
+    const Check check = silentHostsCheck("load the echo program: Operation not permitted");
+    EXPECT_EQ(check.health, Health::Warning);
+    EXPECT_THAT(check.found, HasSubstr("Operation not permitted"));
+    EXPECT_THAT(check.fix, HasSubstr("CONFIG_NET_CLS_BPF"));
+}
+
 TEST(SenderChecks, NameWhoWasCaughtAndTheOption) {
     auto checks = senderChecks({{EndpointId("e1"), NetworkId("n1")}}, "");
     ASSERT_EQ(checks.size(), 1U);
