@@ -24,6 +24,12 @@ run uninstall sh -c 'tree=$(mktemp -d) && mkdir -p "$tree/stage$tree" && touch "
     echo "$tree/live" > "$tree/install_manifest.txt" && DESTDIR="$tree/stage" packaging/uninstall.sh "$tree" > /dev/null &&
     [ -e "$tree/live" ] && [ ! -e "$tree/stage$tree/live" ]; status=$?
     rm -r "$tree"; exit $status'
+# And takes away the one link that stays when the networks are gone, nobody else's of that name. In a namespace of its own.
+# shellcheck disable=SC2016 # the inner shell's
+run uninstall-link unshare --map-root-user --net sh -c 'tree=$(mktemp -d) && touch "$tree/install_manifest.txt" &&
+    ip link add w-echo type bridge && packaging/uninstall.sh "$tree" > /dev/null && ip link show w-echo > /dev/null &&
+    ip link set w-echo alias "weft kernel echo" && packaging/uninstall.sh "$tree" > /dev/null &&
+    ! ip link show w-echo 2> /dev/null; status=$?; rm -r "$tree"; exit $status'
 run python python3 -m compileall -q tests bench cmake
 # Off: passedByValue misses moves in initialisers, returnStdMoveLocal and iterators3 misread structured and map access.
 run cppcheck cppcheck --quiet --error-exitcode=1 --std=c++20 --language=c++ -j "$(nproc)" -I . \

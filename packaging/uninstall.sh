@@ -1,6 +1,6 @@
 #!/bin/sh
-# Removes what `make install` placed, by CMake's own list of it (which leaves DESTDIR out). State and configuration stay;
-# the last lines say where.
+# Removes what `make install` placed, by CMake's own list of it (which leaves DESTDIR out), and the link of no network.
+# State and configuration stay; the last lines say where.
 set -eu
 manifest=$1/install_manifest.txt
 stage=${DESTDIR:-}
@@ -15,6 +15,10 @@ fi
 grep -v '/etc/weft/' "$manifest" | while IFS= read -r file; do rm -f "$stage$file"; done
 if live; then
     systemctl daemon-reload
+fi
+# It outlives weftd, which answers by it for a host whose weftd is away, and belongs to no network.
+if [ -z "$stage" ] && ip -o link show dev w-echo 2> /dev/null | grep -q 'alias weft kernel echo'; then
+    ip link delete w-echo
 fi
 echo "weft is uninstalled. Its networks' records are in $stage/var/lib/weft and its configuration is in $stage/etc/weft;"
 echo "remove them with: rm -rf $stage/var/lib/weft $stage/etc/weft"
