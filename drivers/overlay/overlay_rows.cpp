@@ -37,6 +37,11 @@ Error corrupt(const char* what) {
     return makeError(ErrorCode::Corrupt, std::string("malformed row of an overlay ") + what);
 }
 
+// What other hosts can send to.
+bool isOfOneHost(const IpAddress& address) {
+    return !address.isAny() && !address.isMulticast() && !address.isLoopback();
+}
+
 }  // namespace
 
 std::string networkKey(const std::string& name) {
@@ -96,8 +101,7 @@ Result<NetworkClaim> decodeClaim(std::string_view value) {
         claim.gateways.emplace_back(address, length);
     }
     const bool sane = claim.stamp <= kLastStamp && claim.mtu >= kLeastMtu && claim.mtu <= UINT16_MAX &&
-                      claim.vni != 0 && claim.vni < (1U << 24) && claim.port != 0 && !claim.vtep.isAny() &&
-                      !claim.vtep.isMulticast() && !claim.vtep.isLoopback();
+                      claim.vni != 0 && claim.vni < (1U << 24) && claim.port != 0 && isOfOneHost(claim.vtep);
     if (!in.done() || !sane) return corrupt("network");
     return claim;
 }
@@ -144,9 +148,7 @@ Result<ProbeRow> decodeProbe(std::string_view value) {
     row.epoch = in.u32();
     row.mtu = in.u32();
     row.vtep = takeAddress(in);
-    const bool sane = row.mtu >= kLeastMtu && row.mtu <= UINT16_MAX && !row.vtep.isAny() && !row.vtep.isMulticast() &&
-                      !row.vtep.isLoopback();
-    if (!in.done() || !sane) return corrupt("probe");
+    if (!in.done() || row.mtu < kLeastMtu || row.mtu > UINT16_MAX || !isOfOneHost(row.vtep)) return corrupt("probe");
     return row;
 }
 
@@ -164,8 +166,7 @@ Result<EchoRow> decodeEcho(std::string_view value) {
     if (in.u8() != kVersion) return corrupt("echo");
     row.key = in.array<16>();
     row.vtep = takeAddress(in);
-    const bool sane = !row.vtep.isAny() && !row.vtep.isMulticast() && !row.vtep.isLoopback();
-    if (!in.done() || !sane) return corrupt("echo");
+    if (!in.done() || !isOfOneHost(row.vtep)) return corrupt("echo");
     return row;
 }
 
