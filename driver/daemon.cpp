@@ -204,6 +204,7 @@ private:
     bool repairRules();
     void count(const std::vector<Repair>& repairs);
     std::vector<Check> doctor();
+    [[nodiscard]] std::vector<std::string> rowWarnings() const;
     std::vector<ForgingPort> forgingPorts();
     [[nodiscard]] net::DropCounts dropsOf(const std::string& link) const;
     Result<std::vector<Check>> trace(TraceQuestion question);
@@ -469,7 +470,7 @@ Result<void> Daemon::startServing() {
     sources.gossip = gossip_.get();
     sources.sharedNetworks = sharedNetworks_.get();
     sources.overlay = [this] { return overlay_->status(); };
-    sources.overlayWarnings = [this] { return overlay_->warnings(); };
+    sources.overlayWarnings = [this] { return rowWarnings(); };
     sources.tunnels = [this] { return overlay_->tunnels(); };
     sources.hosts = [this] { return overlay_->hosts(); };
     sources.blocks = [this] { return sharedIpam_->describe(); };
@@ -616,6 +617,12 @@ net::DropCounts Daemon::dropsOf(const std::string& link) const {
     return index ? portProgram_->drops(*index) : net::DropCounts{};
 }
 
+std::vector<std::string> Daemon::rowWarnings() const {
+    std::vector<std::string> warnings = overlay_->warnings();
+    if (names_ != nullptr) std::ranges::move(names_->warnings(), std::back_inserter(warnings));
+    return warnings;
+}
+
 std::vector<Check> Daemon::doctor() {
     std::vector<NetworkInfo> networks;
     for (const Mode& mode : modes_) {
@@ -660,9 +667,10 @@ std::vector<Check> Daemon::doctor() {
         if (network.conflict.empty()) continue;
         checks.push_back({"overlay " + network.name, Health::Bad, network.conflict, network.advice});
     }
-    for (const std::string& warning : overlay_->warnings()) {
+    for (const std::string& warning : rowWarnings()) {
         checks.push_back({"rows", Health::Bad, warning, "make room on the disk of " + config_.stateDir});
     }
+    if (const auto trouble = overlay_->hostWatchTrouble()) checks.push_back(silentHostsCheck(*trouble));
     for (Check& check : senderChecks(forgingPorts(), portProgramTrouble_)) checks.push_back(std::move(check));
     const std::string nic = linkWith(*netlink_, gossip_->advertised().ip);
     for (Check& check : tunnelChecks(overlay_->tunnels(), nic, config_.vxlanPort)) checks.push_back(std::move(check));
@@ -670,7 +678,6 @@ std::vector<Check> Daemon::doctor() {
     return checks;
 }
 
-    if (const auto trouble = overlay_->hostWatchTrouble()) checks.push_back(silentHostsCheck(*trouble));
 Result<std::vector<Check>> Daemon::trace(TraceQuestion question) {
     const auto resolve = [this](const std::string& network, const std::string& name) -> std::optional<IpAddress> {
         if (names_ == nullptr) return std::nullopt;

@@ -174,6 +174,11 @@ std::string EngineNames::trouble() const {
     return trouble_;
 }
 
+std::vector<std::string> EngineNames::warnings() const {
+    const auto written = rows_.trouble();
+    return written ? std::vector<std::string>() : std::vector{"names: " + written.error().message};
+}
+
 Result<void> EngineNames::lookAtAll() {
     WEFT_ASSIGN(const json running, engine_.get("/containers/json"));
     std::set<std::string> there;

@@ -61,6 +61,9 @@ public:
     // Why nothing is heard from the engine; empty: it is. Any thread.
     [[nodiscard]] std::string trouble() const;
 
+    // Why other hosts do not hear some names: rows that are not written yet. A line each. Any thread.
+    [[nodiscard]] std::vector<std::string> warnings() const;
+
 private:
     void work();
     Result<void> lookAtAll();

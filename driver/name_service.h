@@ -54,6 +54,8 @@ public:
 
     // Why the names of this host's containers are not known; empty: they are.
     [[nodiscard]] std::string trouble() const { return engine_->trouble(); }
+    // Why other hosts do not hear of some.
+    [[nodiscard]] std::vector<std::string> warnings() const { return engine_->warnings(); }
 
     [[nodiscard]] const OverlayNames& names() const { return *names_; }
 

@@ -4,15 +4,22 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <thread>
 
+#include "driver/http_server.h"
+#include "driver/plugin_api.h"
+#include "driver/socket.h"
+#include "kv/service.h"
+#include "temp_dir.h"
 #include "tests/must.h"
 
 namespace weft::driver {
 namespace {
 
 using nlohmann::json;
-using testing::ElementsAre;
-using testing::IsEmpty;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 std::optional<std::string> overlayOf(const NetworkId& id) {
     if (id == NetworkId("n1")) return "back";
@@ -84,6 +91,39 @@ TEST(ContainersIn, ReadsWholeLinesAndKeepsTheRest) {
     text += "\n";
     EXPECT_THAT(containersIn(text, matters), ElementsAre("c3"));
     EXPECT_EQ(text, "");
+}
+
+TEST(EngineNames, SaysThatNamesAreNotWritten) {
+    testing::TempDir directory;
+    const std::string path = directory.file("docker.sock");
+    const auto socket = must(listenUnix(path, 0600));
+    std::vector<HttpListener> listeners(1);
+    listeners[0].socket = UniqueFd(::dup(socket.fd()));
+    listeners[0].handler = [](const HttpRequest& request) -> HttpResponse {
+        if (request.path == "/events") return {200, ""};
+        return {200, request.path == "/containers/json" ? json::array({container()}).dump() : container().dump()};
+    };
+    listeners[0].errorBody = pluginErrorBody;
+    const auto engine = must(HttpServer::start(std::move(listeners)));
+
+    const SchemaComponent components[] = {kv::Service::schema()};
+    const auto database = must(Database::open(directory.file("weft.db"), components));
+    Metrics metrics;
+    kv::ServiceConfig config;
+    config.nodeName = "web-1";
+    config.stateDir = directory.path();
+    const auto gossip = must(kv::Service::start(config, *database, metrics));
+
+    // The store takes no key that long.
+    const std::string name(300, 'x');
+    EngineNames names(path, *gossip,
+                      [&](const NetworkId& id) { return overlayOf(id) ? std::optional(name) : std::nullopt; });
+    std::vector<std::string> warnings;
+    for (int i = 0; i < 1500 && warnings.empty(); ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        warnings = names.warnings();
+    }
+    EXPECT_THAT(warnings, ElementsAre(HasSubstr("names: 1 rows are not written yet")));
 }
 
 }  // namespace
