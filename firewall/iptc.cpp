@@ -167,6 +167,7 @@ private:
         }
         for (const auto& own : ours) found.erase(own);
         state.engines = std::move(found);
+        WEFT_ASSIGN(state.named, namedEngineBridges());
         return {};
     }
 

@@ -102,6 +102,7 @@ public:
         } else {
             WEFT_ASSIGN(wanted.engines, findEngines(wanted));
         }
+        WEFT_ASSIGN(wanted.named, namedEngineBridges());
         const bool unchanged = sameRules && wanted == state_;
         if (unchanged && !dryRun) {
             SyncReport legacy;

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "firewall/nft_context.h"
+#include "net/netlink.h"
 
 namespace weft::firewall {
 
@@ -196,6 +197,22 @@ Plan planFor(const std::string& table, const Chains& chains, const std::set<std:
 constexpr std::array kTables = {"ip filter", "ip6 filter"};
 
 }  // namespace
+
+bool isEngineBridgeName(std::string_view link) {
+    const auto isHex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
+    return link == "docker0" || link == "docker_gwbridge" ||
+           (link.size() == 15 && link.starts_with("br-") && std::all_of(link.begin() + 3, link.end(), isHex));
+}
+
+Result<std::set<std::string>> namedEngineBridges() {
+    WEFT_ASSIGN(const auto netlink, net::Netlink::open());
+    WEFT_ASSIGN(const auto links, netlink->listLinks({.kind = "bridge"}));
+    std::set<std::string> bridges;
+    for (const net::Link& link : links) {
+        if (isEngineBridgeName(link.name)) bridges.insert(link.name);
+    }
+    return bridges;
+}
 
 Result<std::set<std::string>> nftEngineBridges(const std::set<std::string>& ours) {
     std::set<std::string> bridges;

@@ -15,6 +15,7 @@
 
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -29,6 +30,11 @@ Result<void> reconcileNftPassage(const std::set<std::string>& bridges, bool dryR
 // sends to one of these unless it was DNATed. The legacy one takes the xtables lock.
 Result<std::set<std::string>> nftEngineBridges(const std::set<std::string>& ours);
 Result<std::set<std::string>> legacyEngineBridges(const std::set<std::string>& ours);
+
+// A name that the engine gives its bridges by itself.
+bool isEngineBridgeName(std::string_view link);
+// The bridges there are with such names: what can be known of them with "iptables": false, where no table names them.
+Result<std::set<std::string>> namedEngineBridges();
 
 // The legacy tables, for a back end that has no rules of its own there: removes other WEFT- chains from `filter`.
 Result<void> reconcileLegacyPassage(const std::set<std::string>& bridges, bool dryRun,

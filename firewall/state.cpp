@@ -32,6 +32,7 @@ Result<void> validate(const Endpoint& endpoint) {
 
 std::set<std::string> State::inside() const {
     std::set<std::string> links = engines;
+    links.insert(named.begin(), named.end());
     for (const auto& [id, network] : networks) links.insert(network.bridge);
     links.erase(tunnel.uplink);
     links.insert("lo");

@@ -18,6 +18,7 @@ struct State {
     Tunnel tunnel = {};
     uint16_t resolver = 0;
     std::set<std::string> engines = {};  // the engine's bridges (firewall/passage.h): found, not told
+    std::set<std::string> named = {};    // bridges with names of the engine's, which may be in no table: found too
 
     // Nothing is wanted in the kernel.
     [[nodiscard]] bool empty() const { return networks.empty() && tunnel.port == 0; }

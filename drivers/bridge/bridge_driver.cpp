@@ -9,6 +9,7 @@
 #include "drivers/host_state.h"
 #include "drivers/leases.h"
 #include "drivers/names.h"
+#include "firewall/passage.h"
 #include "net/announce.h"
 #include "net/sysctl.h"
 
@@ -35,13 +36,6 @@ constexpr std::string_view kSpoofDenied = "spoof=deny";
 
 bool spoofAllowed(const BridgeOptions& network, const EndpointRecord& endpoint) {
     return endpoint.notes.empty() ? network.spoofAllowed : endpoint.notes == kSpoofAllowed;
-}
-
-// Bridges that the engine makes and removes as it likes.
-bool isDockers(const std::string& link) {
-    const auto isHex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
-    return link == "docker0" || link == "docker_gwbridge" ||
-           (link.size() == 15 && link.starts_with("br-") && std::all_of(link.begin() + 3, link.end(), isHex));
 }
 
 }  // namespace
@@ -266,7 +260,7 @@ Result<void> BridgeDriver::checkLink(const Network& network) {
     if (!link) return link.error().code == ErrorCode::NotFound ? Result<void>() : Result<void>(link.error());
     if (net::isOwn(*link, networkMark(network.id()))) return {};
     if (!link->alias.empty()) return taken("a link with the alias \"" + link->alias + "\"");
-    if (isDockers(name)) return taken("Docker");
+    if (firewall::isEngineBridgeName(name)) return taken("Docker");
     if (network.options.name.empty() || link->kind != "bridge") {
         return taken("a link of kind " + (link->kind.empty() ? std::string("hardware") : link->kind));
     }

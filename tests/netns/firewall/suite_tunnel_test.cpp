@@ -112,6 +112,30 @@ TEST_P(TunnelGuard, ABorrowedSourceOpensNothing) {
     }
 }
 
+// With "iptables": false no table names the engine's bridges.
+TEST_P(TunnelGuard, AnEngineWithoutRulesIsKnownByItsBridgesNames) {
+    EXPECT_EQ(lab->run(Place::Host,
+                       "echo 1 > /proc/sys/net/ipv6/conf/br-b/keep_addr_on_down; ip link set br-b down; "
+                       "ip link set br-b name br-0123456789ab; ip link set br-0123456789ab up"),
+              "");
+    setNetworks({Net::A});
+    rpFilter(0);
+    for (const auto family : kFamilies) {
+        const auto member = address(Place::Outside, family);
+        lab->run(Place::B1,
+                 "ip addr add " + member.str() + (family == IpFamily::V4 ? "/32" : "/128 nodad") + " dev lo");
+        auto probe = toHost(Place::B1, gateway(Net::B, family));
+        probe.bind = member;
+        arrives("before", probe);
+        ok(firewall->setTunnel(tunnel(family)));
+        ASSERT_TRUE(firewall->sync({{network(Net::A)}, {}}, false));
+        closed("a container as a member", probe);
+        probe.to = address(Place::Host, family);
+        closed("a container as a member", probe);
+        ok(firewall->setTunnel({}));
+    }
+}
+
 TEST_P(TunnelGuard, NobodyBorrowsTheHostsAddress) {
     setNetworks({Net::A});
     lab->run(Place::Outside, "ip addr add 192.0.2.66/24 dev eth0; ip addr add 2001:db8::66/64 dev eth0 nodad");
