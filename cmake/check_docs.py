@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Checks that relative links in the Markdown files lead somewhere, that every top folder has its README, and that man
-pages, the default configuration and the completion say what the programs' own --help does."""
+"""Checks that relative links in the Markdown files lead somewhere, that every top folder has its README, that man pages,
+the default configuration and the completion say what the programs' own --help does, and that the tests that
+docs/security.md names are there."""
 import pathlib
 import re
 import subprocess
@@ -102,6 +103,21 @@ def compare_programs():
         yield from compare()
 
 
+def missing_tests():
+    """Tests that docs/security.md names and nobody wrote; `.Name` is of the suite named before, `Name…` the beginning of one."""
+    written = set()
+    for source in (ROOT / "tests").glob("*/*/*.cpp"):
+        written |= {f"{suite}.{name}" for suite, name in re.findall(r"TEST(?:_F|_P)?\((\w+), (\w+)\)", source.read_text())}
+    suite = ""
+    for named, name, more in re.findall(r"`(\w*)\.(\w+)([…*]?)`", (ROOT / "docs/security.md").read_text()):
+        if named and not named[0].isupper():
+            continue
+        suite = named or suite
+        test = f"{suite}.{name}"
+        if test not in written and not (more and any(other.startswith(test) for other in written)):
+            yield f"docs/security.md: no test {test}"
+
+
 def main():
     listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, text=True, capture_output=True, check=True)
     offences = []
@@ -116,7 +132,8 @@ def main():
         if not (ROOT / folder / "README.md").exists():
             offences.append(f"{folder}/ has no README.md")
     offences += compare_programs()
-    print("\n".join(offences) or "docs: links lead somewhere, manuals match the programs")
+    offences += missing_tests()
+    print("\n".join(offences) or "docs: links lead somewhere, manuals match the programs, the tests named are there")
     return 1 if offences else 0
 
 
