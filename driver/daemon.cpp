@@ -75,7 +75,7 @@ constexpr std::chrono::seconds kMetricsIdle{120};  // longer than the interval o
 constexpr std::chrono::seconds kReconcileAgain{5};
 constexpr std::chrono::seconds kCollectEvery{10};
 constexpr size_t kPastRepairs = 20;
-constexpr size_t kGrownPages = 256;  // since memory was given back: worth doing it again
+constexpr size_t kGrownPages = 1536;  // since memory was given back: a burst, not what each sweep needs again
 // A plugin's call: the engine has no timeout of its own, and holds a network's lock meanwhile.
 constexpr std::chrono::milliseconds kAnswerWithin{9500};
 // Of links that vanished: time for the engine to take leave of them itself.
@@ -726,10 +726,6 @@ void Daemon::run() {
     std::set<std::string> gone;
     Time linksAt = Time::max();
     size_t trimmedPages = residentPages();
-    const auto trim = [&trimmedPages] {
-        trimMemory();
-        trimmedPages = residentPages();
-    };
 
     for (;;) {
         const Time next = std::min({reconcileAt, collectAt, watchdogAt, linksAt});
@@ -754,15 +750,17 @@ void Daemon::run() {
             if (isWanted(std::exchange(gone, {}))) reconcileAt = now();
         }
         if (now() >= reconcileAt) {
-            const auto again = reconcileAndLog();
-            trim();
-            reconcileAt = now() + again;
+            reconcileAt = now() + reconcileAndLog();
+            ::malloc_trim(0);
         }
         if (now() >= collectAt) {
             for (const auto& freed : {ipam_->collect(), sharedIpam_->collect()}) {
                 if (!freed) logWarn("collect leases: {}", freed.error().message);
             }
-            if (residentPages() > trimmedPages + kGrownPages) trim();
+            if (residentPages() > trimmedPages + kGrownPages) {
+                trimMemory();
+                trimmedPages = residentPages();
+            }
             collectAt = now() + kCollectEvery;
         }
         if (now() >= watchdogAt) {
