@@ -220,7 +220,7 @@ Result<std::chrono::milliseconds> SharedNetworks::settle(const std::string& name
     }
     const NetworkRow next = bring(*truth, name, found);
     WEFT_TRY(say(name, next));
-    return patienceAfter(next.state);
+    return inDoubt ? std::min(patienceAfter(next.state), kWhileRefused) : patienceAfter(next.state);
 }
 
 Result<std::chrono::milliseconds> SharedNetworks::waitForEngine(const std::string& name, Known& known,

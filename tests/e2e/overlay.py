@@ -665,27 +665,31 @@ def labelled(c):
 @feature("weftd killed while it makes or removes a network: then it is on every host, or on none")
 def killed_making(c):
     first = c.hosts[0]
-
-    def decided():
-        rows = c.ctl(first, "kv", "get", "networks/torn")
-        there = {bool(on_engine(host, "torn")) for host in c.hosts}
-        return len(there) == 1 and not any('"draft"' in row["value"] for row in rows)
-
-    for number in range(4):
+    names = [f"torn{number}" for number in range(4)]
+    for number, name in enumerate(names):
         removing = number % 2
         if removing:
-            c.ctl(first, "network", "create", "torn", *shared_subnets(number))
-        verb = ("rm", "torn") if removing else ("create", "torn", *shared_subnets(number))
+            c.ctl(first, "network", "create", name, *shared_subnets(number))
+        verb = ("rm", name) if removing else ("create", name, *shared_subnets(number))
         asked = first.spawn(f"{REPOSITORY}/build/bin/weftctl", "--run-dir", "/run/weft", "network", *verb)
         time.sleep(number * 0.03)
         first.kill_plugin()
         asked.wait()
         first.start_plugin()
         wait_for(c.all_alive, "all members alive", 20)
-        wait_for(decided, "all hosts agree", 90, 0.3)
-        if on_engine(first, "torn"):
-            c.ctl(first, "network", "rm", "torn")
-            soon_everywhere(c, "torn", there=False)
+
+    def decided(name):
+        rows = c.ctl(first, "kv", "get", f"networks/{name}")
+        engines = {bool(on_engine(host, name)) for host in c.hosts}
+        drivers = {any(network["name"] == name for network in c.ctl(host, "overlay")) for host in c.hosts}
+        return len(engines | drivers) == 1 and not any('"draft"' in row["value"] for row in rows)
+
+    # What an engine forgot is removed after a minute.
+    wait_for(lambda: all(decided(name) for name in names), "all hosts agree", 90, 0.3)
+    for name in names:
+        if on_engine(first, name):
+            c.ctl(first, "network", "rm", name)
+            soon_everywhere(c, name, there=False)
 
 
 def traced(c, a, destination):
