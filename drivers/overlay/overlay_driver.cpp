@@ -1038,6 +1038,16 @@ Result<std::vector<Repair>> OverlayDriver::reconcile(bool dryRun) {
     // A create under way has said its row before it has a record.
     const std::unique_lock creating(creating_, std::try_to_lock);
     if (!creating) return sweep.take();
+    // The bridge driver removes a network whose subnet was given back.
+    std::set<NetworkId> gone;
+    {
+        const std::lock_guard lock(shownMutex_);
+        for (const auto& [id, shown] : shown_) gone.insert(id);
+    }
+    std::erase_if(gone, [&](const NetworkId& id) { return context_.records.network(id) != nullptr; });
+    for (const NetworkId& id : gone) {
+        sweep.fix("tunnel", id.brief(), "removed: no such network", [&] { return removeTunnel(id); });
+    }
     for (const std::string& name : forgotten) {
         if (find(name)) continue;
         sweep.fix("row", name, "withdrawn: no such network", [&]() -> Result<void> {
