@@ -253,6 +253,7 @@ private:
     void tellOfTwin(const Address& from, const NodeId& id, uint32_t epoch);
     void lookForTwin(const Address& at);
     void hearOfSelf(const SecureStream& secure);
+    void hearOfEpoch(uint32_t seen);
     void raiseEpoch(uint32_t seen);
     Row makeRow(std::string key, std::string value, bool deleted);
     void commit(Row row, Done done);
@@ -347,13 +348,7 @@ Membership::Events Node::Impl::membershipEvents() {
                 if (config().lifeguard) prober_.awareness().apply(1);
                 changed(membership_.selfId());
             },
-        .epochOutdated =
-            [this](uint32_t seen) {
-                beginDoubt();
-                if (hasTwin()) return;
-                raises_ = seen == UINT32_MAX ? kMaxRaises : raises_ + 1;
-                raiseEpoch(seen);
-            },
+        .epochOutdated = [this](uint32_t seen) { hearOfEpoch(seen); },
         .seenElsewhere = [this](const Address& at) { lookForTwin(at); },
     };
 }
@@ -992,7 +987,9 @@ bool Node::Impl::applyOwnRow(const Row& row) {
     version_ = std::max(version_, row.version);
     const Row* held = table_.find(row.owner, row.key);
     const bool present = held != nullptr && !held->deleted;
-    if (present || row.version >> 32 >= epoch_ || (kept(row.key) && !row.deleted)) beginDoubt();
+    const auto epoch = static_cast<uint32_t>(row.version >> 32);
+    if (epoch >= epoch_) hearOfEpoch(epoch);
+    if (present || (kept(row.key) && !row.deleted)) beginDoubt();
     if (hasTwin()) return true;  // it would never end
     const auto pending = saving_.find(row.key);
     if (pending != saving_.end() && pending->second.version > row.version) return true;  // about to be settled
@@ -1008,6 +1005,14 @@ bool Node::Impl::applyOwnRow(const Row& row) {
     ++context_.counters.rowsReasserted;
     commit(makeRow(row.key, present ? held->value : "", !present), [](const Result<void>&) {});
     return true;
+}
+
+// This identity is or was in that epoch, and not here: the disk was rolled back, or the key runs twice.
+void Node::Impl::hearOfEpoch(uint32_t seen) {
+    beginDoubt();
+    if (hasTwin()) return;
+    raises_ = seen == UINT32_MAX ? kMaxRaises : raises_ + 1;
+    raiseEpoch(seen);
 }
 
 // Above what this identity said elsewhere.
@@ -1193,6 +1198,7 @@ uint32_t Node::epoch() const {
 bool Node::inDoubt() const {
     return impl_->inDoubt();
 }
+
 Clock::Monotonic Node::doubtedAt() const {
     return impl_->doubtedAt();
 }

@@ -242,6 +242,32 @@ TEST_F(Clusters, TwinsBothNoticeAndTheirRaceEnds) {
     EXPECT_FALSE(settled);
 }
 
+// Both in the same epoch: what others hold of either looks to the other like its own.
+TEST_F(Clusters, TwinsInOneEpochNoticeToo) {
+    for (const bool cloneFirst : {false, true}) {
+        Cluster cluster(1, joined());
+        up(cluster, 4);
+        const size_t original = cloneFirst ? 3 : 2;
+        const size_t clone = cloneFirst ? 2 : 3;
+        cluster.crash(clone);
+        put(cluster, original, "k", "v");
+        cluster.run(1s);
+        cluster.crash(original);
+        const auto disk = cluster.disk(original);
+        cluster.setIdentity(clone, original);
+        cluster.start(original);
+        ASSERT_TRUE(cluster.runUntil([&] { return valueAt(cluster, 0, original, "k") == "v"; }, 5s));
+        put(cluster, original, "ahead", "v");
+        cluster.run(100ms);
+        cluster.putDiskBack(clone, disk, false);
+        cluster.start(clone);
+        ASSERT_EQ(cluster.node(original).epoch(), cluster.node(clone).epoch());
+        EXPECT_TRUE(
+            cluster.runUntil([&] { return cluster.node(original).hasTwin() && cluster.node(clone).hasTwin(); }, 5s))
+            << cloneFirst << cluster.node(original).hasTwin() << cluster.node(clone).hasTwin();
+    }
+}
+
 TEST_F(Clusters, APromiseThatOthersRememberIsTakenOver) {
     Cluster cluster(1, joined());
     up(cluster, 3);
