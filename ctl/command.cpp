@@ -47,6 +47,7 @@ struct Options {
     std::string engineSocket;
     bool json = false;
     bool dryRun = false;
+    bool first = false;
     std::string level;
     std::string prefix;  // of rows
     std::string verb;    // what to do with a key or row
@@ -263,7 +264,7 @@ Result<std::string> answerTo(const Options& options, const std::string& what) {
     if (what == "forget") {
         return ask(options, "POST", "/v1/forget", object({{"node", options.host}}, options.force ? "force" : ""));
     }
-    if (what == "renew") return ask(options, "POST", "/v1/renew", "{}");
+    if (what == "renew") return ask(options, "POST", "/v1/renew", options.first ? R"({"first":true})" : "{}");
     const std::string path = "/v1/" + what;
     if (what == "reconcile") return ask(options, "POST", path, options.dryRun ? R"({"dryRun":true})" : "{}");
     if (what == "log-level" && !options.level.empty()) {
@@ -407,7 +408,9 @@ ExitStatus runCommand(int argc, const char* const* argv, bool colour, std::ostre
     CLI::App* forget = node->add_subcommand("forget", "give up a dead host for ever: its addresses go to the others");
     forget->add_option("NAME", options.host, "as in weftctl members")->required();
     forget->add_flag("--force", options.force, "without a majority of the hosts that decide");
-    node->add_subcommand("renew", "give this host a new identity at weftd's next start; its containers keep theirs");
+    node->add_subcommand("renew", "give this host a new identity at weftd's next start; its containers keep theirs")
+        ->add_flag("--first", options.first,
+                   "of a new cluster: no other host of the old one is left, or all are renewed");
     app.add_subcommand("version", "of weftctl and of the daemon");
     app.footer(
         "Exit status: 0 done, 1 weftd does not answer or reports an error, 2 mistake in the command line,\n"

@@ -484,8 +484,11 @@ struct ControlApi::Routes {
         return answer({{"done", *done}});
     }
 
-    static HttpResponse renew(ControlApi& api, const HttpRequest&) {
-        if (const auto done = api.sources_.gossip->renewIdentity(); !done) return failure(500, done.error().message);
+    static HttpResponse renew(ControlApi& api, const HttpRequest& request) {
+        const auto first = bodyField(request, "first");
+        if (!first) return failure(400, first.error().message);
+        const auto done = api.sources_.gossip->renewIdentity(first->is_boolean() && first->get<bool>());
+        if (!done) return failure(500, done.error().message);
         return answer(
             {{"done",
               "this host has a new identity once weftd starts again: systemctl restart weftd. Its containers "

@@ -12,7 +12,7 @@
 //     POST /v1/keys         body {"add": BASE64}, {"use": ID} or {"remove": ID}
 //     POST /v1/trace        body {"container": ID, "destination": ADDRESS, "protocol": "tcp", "port": 80}
 //     POST /v1/forget       body {"node": NAME, "force": bool}
-//     POST /v1/renew        this host's identity, from the next start on
+//     POST /v1/renew        {"first": bool?}: this host's identity, from the next start on
 //     PUT  /v1/log-level    body {"level": "debug"}
 //
 // Failures are {"error": TEXT} with status 400, 404, 405, 409 or 500.

@@ -242,6 +242,7 @@ BlockAllocator::BlockAllocator(kv::Node& node, LocalIpam& book, const Clock& clo
                .adopt = [this](std::function<void()> done) { adopt(std::move(done)); },
                .changed = [this] { process(); },
                .fenced = [this] { return silent(); },
+               .recovering = [this](const NodeId& id) { return recovery_.recovering(id); },
                .voidBelow = [this](const NodeId& id) { return recovery_.voidBelow(id); }}) {
     hesitating_ = !config_.alone && config_.firstContact.count() > 0;
     hesitatesUntil_ = node_.now() + config_.firstContact;
@@ -939,7 +940,7 @@ void BlockAllocator::askAhead(const PoolEntry& of) {
     if (book_.freeHeld(of.prefix) > (Uint128{1} << plan.bits) / 4) return;
     std::vector<std::pair<size_t, NodeId>> targets;
     for (const auto& [id, count] : holders(of)) {
-        if (id != node_.id() && ledger_.alive(id)) targets.emplace_back(count, id);
+        if (id != node_.id() && ledger_.isReady(id)) targets.emplace_back(count, id);
     }
     if (targets.empty()) return;
     Demand& demand = demands_[key];

@@ -361,6 +361,9 @@ Ledger::State Ledger::merged(std::string& why) const {
         best.adopted = std::max(best.adopted, head.state.adopted);
     }
     best.committed = std::min(best.committed, static_cast<uint32_t>(best.log.size()));
+    // They may know less than this host did.
+    if (best.log.empty())
+        why = "none of the hosts in sight is of a ledger; if this one had none: weftctl node renew --first";
     return best;
 }
 
@@ -481,8 +484,8 @@ uint64_t Ledger::majorityEpoch() const {
         if (id != node_.id() && (all || accepted_.isMember(id))) epochs.push_back(head.state.promised.epoch);
     }
     if (all || accepted_.isMember(node_.id())) epochs.push_back(state_.promised.epoch);
-    const size_t majority = (all ? epochs.size() : accepted_.members.size()) / 2;
-    if (epochs.size() <= majority) return state_.promised.epoch;
+    if (epochs.empty()) return state_.promised.epoch;
+    const size_t majority = std::min((all ? epochs.size() : accepted_.members.size()) / 2, epochs.size() - 1);
     std::ranges::nth_element(epochs, epochs.begin() + static_cast<std::ptrdiff_t>(majority), std::greater<>());
     return epochs[majority];
 }
@@ -541,6 +544,7 @@ bool Ledger::promise() {
         }
         if (ballot.claimant != id || ballot <= state_.promised) continue;
         if (best != nullptr && ballot <= best->state.promised) continue;
+        if (isAside(head)) continue;
         if (mayFollow(id, head, ballot)) best = &head;
     }
     if (best == nullptr) return false;
@@ -558,7 +562,7 @@ bool Ledger::accept() {
         const bool surrender = state_.committed == 0 && head.state.committed > 0 &&
                                (state_.log.empty() || head.salt != state_.log.front().salt || ballot >= state_.ballot);
         if (!surrender && (ballot < state_.promised || ballot < state_.ballot)) continue;
-        if (accepted_.forgotten.contains(id)) continue;
+        if (accepted_.forgotten.contains(id) || isAside(head)) continue;
         const bool newer = surrender || ballot > state_.ballot || head.length > state_.log.size();
         const bool further =
             ballot == state_.ballot && (std::min<size_t>(head.state.committed, state_.log.size()) > state_.committed ||
@@ -634,10 +638,7 @@ bool Ledger::lead() {
     }
     State next = state_;
     if (best.empty()) {
-        if (!metEverybody()) return false;
-        for (const kv::Member& member : node_.members()) {
-            if (awaited(member) && !promised(member.id)) return false;
-        }
+        if (joinsOnly() || !(beginsAlone() ? metEverybody() : allHave(promised))) return false;
         best = best.with({LedgerEntry::Kind::Join, node_.id(), config_.random() | 1, {}, {}});
     } else if (!roster.isMember(node_.id()) || !strictMajority(roster, promised)) {
         return false;
@@ -663,10 +664,8 @@ bool Ledger::commit() {
     const LedgerEntry& entry = state_.log[state_.committed];
     const LedgerView& before = committed_;
     if (before.members.empty()) {
-        if (!metEverybody()) return false;  // a restart may have forgotten whom the claim had met
-        for (const kv::Member& member : node_.members()) {
-            if (awaited(member) && !acked(member.id, number)) return false;
-        }
+        // A restart may have forgotten whom the claim had met.
+        if (!beginsAlone() && !allHave([&](const NodeId& id) { return acked(id, number); })) return false;
     } else {
         // Whom the operator gave up by force counts no more, even in what comes before that entry; instead everybody
         // else has to agree.
@@ -758,7 +757,7 @@ std::optional<LedgerEntry> Ledger::nextEntry() const {
             if (!ask.force && accepted_.isMember(entry.node) && 2 * (members - 1) < members) continue;
             // All that remain must accept it, or blocks stop changing hands: not begun without them. Others that are
             // to be forgotten need not be there.
-            const auto missed = [&](const NodeId& id) { return id != entry.node && !alive(id); };
+            const auto missed = [&](const NodeId& id) { return id != entry.node && !isReady(id); };
             if (std::ranges::any_of(accepted_.members, [&](const NodeId& id) {
                     if (!missed(id)) return false;
                     return !toForget(id);
@@ -792,7 +791,7 @@ bool Ledger::toForget(const NodeId& id) const {
 
 // By the first claim.
 bool Ledger::awaited(const kv::Member& member) const {
-    return member.state != kv::MemberState::Left && !(member.gone() && toForget(member.id));
+    return member.state != kv::MemberState::Left && !(member.gone() && (beginsAlone() || toForget(member.id)));
 }
 
 // Everybody this host knows of is there, and every seed is one of them.
@@ -808,6 +807,17 @@ bool Ledger::metEverybody() const {
     return seeds && std::ranges::all_of(*seeds, [&](const kv::Address& seed) { return met.contains(seed); });
 }
 
+bool Ledger::allHave(const std::function<bool(const NodeId&)>& has) const {
+    return metEverybody() && std::ranges::none_of(node_.members(), [&](const kv::Member& member) {
+               return awaited(member) && !has(member.id);
+           });
+}
+
+// Its own ballot is so far ahead that nobody may follow, and it follows nobody, until it has claimed once more.
+bool Ledger::leaps() const {
+    return isMember() && !isStep(majorityEpoch(), state_.promised.epoch);
+}
+
 bool Ledger::wanted() const {
     for (const auto& [asker, asks] : asks_) {
         for (const auto& [key, ask] : asks) {
@@ -819,8 +829,7 @@ bool Ledger::wanted() const {
     }
     if (state_.log.empty()) return false;
     if (frozen() || state_.committed < state_.log.size()) return true;
-    // It follows nobody until it has claimed where the others may follow it.
-    if (isMember() && !isStep(majorityEpoch(), state_.promised.epoch)) return true;
+    if (leaps()) return true;
     // Who has nothing committed joins, but follows only a host that leads.
     return std::ranges::any_of(heads_, [&](const auto& head) {
         return !accepted_.isMember(head.first) && !accepted_.forgotten.contains(head.first) && alive(head.first) &&
@@ -849,11 +858,17 @@ bool Ledger::claim() {
         return head.second.state.promised > state_.promised && alive(head.first) && counts(head);
     };
     const bool outbid = leading() && !forgotten() && std::ranges::any_of(heads_, outbids);
-    if (!outbid && (leading() || forgotten() || !wanted())) return idle();
+    if (!outbid && ((leading() && !leaps()) || forgotten() || !wanted())) return idle();
     if (outbid) {
     } else if (state_.log.empty()) {
-        if (!metEverybody()) return idle();
-        const auto begun = [](const auto& head) { return head.second.state.committed > 0; };
+        if (joinsOnly() || !metEverybody()) return idle();
+        // Not to somebody who begins anew: a ledger whose members are all away.
+        const auto begun = [this](const auto& entry) {
+            const auto& [id, head] = entry;
+            if (head.state.committed == 0 || !beginsAlone()) return head.state.committed > 0;
+            const auto log = logOf(id, head);
+            return alive(id) && (!log || view(*log).isMember(id));
+        };
         if (std::ranges::any_of(heads_, begun)) return idle();
     } else {
         if (!accepted_.isMember(node_.id())) return idle();
@@ -863,7 +878,8 @@ bool Ledger::claim() {
                          leader->second.state.promised == current && accepted_.isMember(current.claimant) &&
                          alive(current.claimant);
         if (led && current.claimant != node_.id()) return idle();
-        if (!strictMajority(accepted_, [this](const NodeId& id) { return alive(id); })) return idle();
+        // Ballots without end would keep who recovers from ever hearing all others out.
+        if (!strictMajority(accepted_, [this](const NodeId& id) { return isReady(id); })) return idle();
     }
     if (!claimAt_ && outbid) {
         claimAt_ = std::max(clock_.now(), nextOutbid_);
@@ -940,6 +956,12 @@ std::string Ledger::obstacle() const {
                 add(member.record.name);
             }
         }
+        if (joinsOnly()) {
+            return "this host has a new identity and joins those that knew the old one; none of them leads in its "
+                   "sight" +
+                   (away.empty() ? "" : ", and these are away: " + away) +
+                   ". If none is left, or all are renewed: weftctl node renew --first, on one of them";
+        }
         if (!away.empty()) return "no host leads yet, and these are away or not ready: " + away;
         if (!metEverybody()) return "not every host of --join has answered yet";
         return "";
@@ -947,9 +969,9 @@ std::string Ledger::obstacle() const {
     const NodeId& leader = state_.promised.claimant;
     if (alive(leader)) return "";
     for (const NodeId& id : accepted_.members) {
-        if (!alive(id)) add(nameOf(id));
+        if (!isReady(id)) add(nameOf(id) + (alive(id) ? " (has lost its memory)" : ""));
     }
-    if (strictMajority(accepted_, [this](const NodeId& id) { return alive(id); })) return "";
+    if (strictMajority(accepted_, [this](const NodeId& id) { return isReady(id); })) return "";
     return "more than half of the hosts have to be there, and these are away: " + away;
 }
 

@@ -11,7 +11,9 @@
 // every member that remains. A committed entry therefore is in some log of every later claim. Members change one at a
 // time, but for Forget, which all that remain have accepted.
 //
-// The first claim of all, with an empty log, takes everybody this host knows and every seed answered.
+// The first claim of all, with an empty log, takes everybody this host knows and every seed answered. An heir
+// (kv::Origin) was there when a ledger began: it goes by one that has something committed, begins none and promises
+// nobody who begins one. A first begins one alone, whoever else was heard of and is away.
 //
 // Numbers of others count only if they are members (of this host's log, or of one shown that contains it) and only in
 // small steps; what else there is, is counted and told.
@@ -138,6 +140,7 @@ public:
         std::function<void(std::function<void()> done)> adopt;
         std::function<void()> changed;  // anything below
         std::function<bool()> fenced;   // this host does not know what it promised (recovery.h): it does nothing
+        std::function<bool(const kv::NodeId&)> recovering;  // that host does not know what it promised
         // Rows of the host with a version below count no more.
         std::function<uint64_t(const kv::NodeId&)> voidBelow;
     };
@@ -156,6 +159,8 @@ public:
     [[nodiscard]] bool forgotten() const { return accepted_.forgotten.contains(node_.id()); }
     [[nodiscard]] bool isMember() const { return committed_.isMember(node_.id()); }
     [[nodiscard]] bool alive(const kv::NodeId& id) const;
+    // Alive, and knows what it promised.
+    [[nodiscard]] bool isReady(const kv::NodeId& id) const { return alive(id) && !hooks_.recovering(id); }
     // Hosts in sight whose ledger began apart from this one.
     [[nodiscard]] std::vector<kv::NodeId> strangers() const;
     [[nodiscard]] LedgerFacts facts() const;
@@ -228,9 +233,18 @@ private:
     bool adopt();
     bool claim();
     bool wanted() const;
+    [[nodiscard]] bool leaps() const;
+    [[nodiscard]] bool joinsOnly() const { return node_.origin() == kv::Origin::Heir; }
+    [[nodiscard]] bool beginsAlone() const { return node_.origin() == kv::Origin::First; }
+    // The head is of a ledger that is being begun, in which this host has no part.
+    [[nodiscard]] bool isAside(const Head& head) const {
+        return state_.committed == 0 && head.state.committed == 0 && (joinsOnly() || beginsAlone());
+    }
     [[nodiscard]] bool toForget(const kv::NodeId& id) const;
     [[nodiscard]] bool awaited(const kv::Member& member) const;
     [[nodiscard]] bool metEverybody() const;
+    // They are all met and have it.
+    [[nodiscard]] bool allHave(const std::function<bool(const kv::NodeId&)>& has) const;
     [[nodiscard]] std::optional<LedgerEntry> nextEntry() const;
     [[nodiscard]] bool leading() const {
         return state_.ballot == state_.promised && state_.ballot.claimant == node_.id();

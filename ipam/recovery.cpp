@@ -187,7 +187,7 @@ std::string Recovery::missing() const {
     std::string why;
     const std::set<NodeId> others = hooks_.others(why);
     if (!why.empty()) return why;
-    if (others.empty()) return "no other host is known that could tell; if none exists: weftctl node renew";
+    if (others.empty()) return "no other host is known that could tell; if none exists: weftctl node renew --first";
     const auto digest = digests();
     const auto of = [&](const NodeId& id) {
         const auto found = digest.find(id);

@@ -27,7 +27,14 @@ constexpr const char* kEpoch = "epoch";
 constexpr const char* kDatabase = "database";
 constexpr const char* kNode = "node";
 constexpr const char* kDoubt = "doubt";
+constexpr const char* kOrigin = "origin";
+constexpr const char* kHeirText = "heir";
+constexpr const char* kFirstText = "first";
 constexpr int64_t kTombstonesFor = int64_t{26} * 3600;  // longer than other hosts keep what was deleted
+
+std::string text(Origin origin) {
+    return origin == Origin::Heir ? kHeirText : origin == Origin::First ? kFirstText : "";
+}
 
 // Bytes as in the wire's messages, in hex: text is what the database binds.
 std::string toHex(const Bytes& bytes) {
@@ -135,7 +142,8 @@ Result<DatabaseStorage::Binding> DatabaseStorage::readBinding(Database& database
     return binding;
 }
 
-Result<Persisted> DatabaseStorage::beginEpoch(Database& database, const Binding& binding, bool doubt) {
+Result<Persisted> DatabaseStorage::beginEpoch(Database& database, const Binding& binding, bool doubt,
+                                              std::optional<Origin> origin) {
     Persisted persisted;
     WEFT_TRY(database
                  .write([&](Transaction& transaction) -> Result<void> {
@@ -150,6 +158,12 @@ Result<Persisted> DatabaseStorage::beginEpoch(Database& database, const Binding&
                      WEFT_ASSIGN(const std::string doubted, getSetting(transaction, kDoubt));
                      persisted.doubt = doubt || doubted == "1";
                      WEFT_TRY(putSetting(transaction, kDoubt, persisted.doubt ? "1" : "0"));
+                     WEFT_ASSIGN(const std::string before, getSetting(transaction, kOrigin));
+                     persisted.origin = origin                 ? *origin
+                                        : before == kHeirText  ? Origin::Heir
+                                        : before == kFirstText ? Origin::First
+                                                               : Origin::New;
+                     WEFT_TRY(putSetting(transaction, kOrigin, text(persisted.origin)));
                      WEFT_TRY(putSetting(transaction, kDatabase, binding.database));
                      WEFT_TRY(putSetting(transaction, kNode, binding.node));
                      return putSetting(transaction, kEpoch, std::to_string(persisted.epoch));

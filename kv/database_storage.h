@@ -33,7 +33,9 @@ public:
     // Reads what is stored, raises the epoch and binds the database to `node`, durably; `doubt` is kept with it.
     // Corrupt when a row does not read: it is a promise to others, and to go on without it would break it. Members that
     // do not read are left out with a warning: the cluster has them.
-    static Result<Persisted> beginEpoch(Database& database, const Binding& binding, bool doubt);
+    // `origin`: given when the identity is another one than at the last start.
+    static Result<Persisted> beginEpoch(Database& database, const Binding& binding, bool doubt,
+                                        std::optional<Origin> origin = {});
     // Promises of an identity that this node has no more.
     static Result<void> dropRows(Database& database, const std::vector<std::string>& keys);
 

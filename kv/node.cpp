@@ -72,7 +72,8 @@ public:
           membership_(context_, epoch_, membershipEvents()),
           prober_(context_, membership_, proberHooks()),
           version_(uint64_t{epoch_} << 32),
-          doubt_(persisted.doubt) {
+          doubt_(persisted.doubt),
+          origin_(persisted.origin) {
         for (Row& row : persisted.rows) {
             version_ = std::max(version_, row.version);
             table_.apply(std::move(row));
@@ -127,6 +128,7 @@ public:
 
     [[nodiscard]] uint32_t epoch() const { return epoch_; }
     [[nodiscard]] bool inDoubt() const { return doubt_; }
+    [[nodiscard]] Origin origin() const { return origin_; }
     [[nodiscard]] Clock::Monotonic doubtedAt() const { return doubtedAt_; }
     [[nodiscard]] bool hasTwin() const { return twin_ || raises_ >= kMaxRaises; }
     void settleDoubt(Done done);
@@ -306,6 +308,7 @@ private:
 
     uint64_t version_;
     bool doubt_;
+    const Origin origin_;
     Clock::Monotonic doubtedAt_{};
     uint32_t raises_ = 0;  // of the epoch
     bool twin_ = false;    // it answered
@@ -1197,6 +1200,10 @@ uint32_t Node::epoch() const {
 }
 bool Node::inDoubt() const {
     return impl_->inDoubt();
+}
+
+Origin Node::origin() const {
+    return impl_->origin();
 }
 
 Clock::Monotonic Node::doubtedAt() const {

@@ -93,6 +93,7 @@ public:
     // What was promised is known again. No effect with a twin.
     void settleDoubt(Done done);
     void onDoubt(std::function<void()> callback);
+    [[nodiscard]] Origin origin() const;
     // After every change of a member's state, address or name.
     void onMember(MemberCallback callback);
     // Replaces the seeds (a DNS name that resolves anew).

@@ -42,6 +42,7 @@ constexpr const char* kGivenKeySetting = "given-key";  // ServiceConfig::key as 
 constexpr const char* kKeyringSetting = "keyring";     // "generation ring" as of the last change by this service
 constexpr auto kResolveEvery = 30s;
 constexpr auto kPatience = 5s;
+constexpr const char* kFirstSetting = "first";            // the next identity, if it is to be Origin::First
 constexpr const char* kKeyringIntent = "keyring-intent";  // the same, of a change that is being written to the file
 constexpr auto kPublishEvery = 1s;
 constexpr auto kClockSlack = 300s;    // told when a clock is off by more
@@ -357,7 +358,7 @@ public:
     Result<void> addKey(const Key& key) override;
     Result<void> useKey(KeyId id) override;
     Result<void> removeKey(KeyId id) override;
-    Result<void> renewIdentity() override;
+    Result<void> renewIdentity(bool first) override;
     [[nodiscard]] std::vector<std::string> warnings() override;
 
 private:
@@ -647,8 +648,10 @@ Result<void> SocketService::writeKeyFile(uint32_t epoch) {
 
 // The doubt is durable before the two files are made to fit each other again.
 Result<Persisted> SocketService::takeUpMemory(const std::vector<std::string>& keptPrefixes) {
-    WEFT_ASSIGN(Persisted persisted,
-                DatabaseStorage::beginEpoch(database_, {key_.database, id_.str(), key_.epoch}, !mismatch_.empty()));
+    WEFT_ASSIGN(const std::string first, DatabaseStorage::readSetting(database_, kFirstSetting));
+    const auto origin = renewed_ ? std::optional(first == id_.str() ? Origin::First : Origin::Heir) : std::nullopt;
+    WEFT_ASSIGN(Persisted persisted, DatabaseStorage::beginEpoch(database_, {key_.database, id_.str(), key_.epoch},
+                                                                 !mismatch_.empty(), origin));
     WEFT_TRY(writeKeyFile(persisted.epoch));
     if (!mismatch_.empty() && !alone()) logWarn("{}: {}", config_.stateDir, mismatch_);
     // Of an identity that this host had: what it said is said again, what it promised is nobody's promise now.
@@ -677,10 +680,12 @@ Result<Persisted> SocketService::takeUpMemory(const std::vector<std::string>& ke
     return persisted;
 }
 
-Result<void> SocketService::renewIdentity() {
+Result<void> SocketService::renewIdentity(bool first) {
     const std::lock_guard lock(keyFileMutex_);
     KeyFile fresh = key_;
     fresh.seed = Ed25519Signer::generateSeed();
+    const std::string id = NodeId::of(Ed25519Signer(fresh.seed).publicKey()).str();
+    WEFT_TRY(DatabaseStorage::writeSetting(database_, kFirstSetting, first ? id : ""));
     WEFT_TRY(writeSecret(config_.stateDir + "/node.key", fresh.text()));
     replaced_ = true;
     return {};
@@ -1082,8 +1087,8 @@ std::vector<std::string> SocketService::warnings() {
     }
     const auto off = [](std::chrono::seconds ahead) {
         const auto minutes = std::chrono::abs(std::chrono::duration_cast<std::chrono::minutes>(ahead)).count();
-        const std::string much =
-            minutes < int64_t{24} * 60 ? std::to_string(minutes) + " minutes" : std::to_string(minutes / 24 / 60) + " days";
+        const std::string much = minutes < int64_t{24} * 60 ? std::to_string(minutes) + " minutes"
+                                                            : std::to_string(minutes / 24 / 60) + " days";
         return much + (ahead.count() > 0 ? " ahead of" : " behind");
     };
     if (seen->ownClockOff) {

@@ -79,8 +79,9 @@ public:
     virtual Result<void> removeKey(KeyId id) = 0;
 
     // The operator's word that this host's old identity is not to come back: the next start has a new one, with this
-    // host's leases and networks, and without what the old one held or promised. Durable when it returns.
-    virtual Result<void> renewIdentity() = 0;
+    // host's leases and networks, and without what the old one held or promised. It joins the others' ledger and begins
+    // none (Origin); with `first` it begins one, for no host of the old one is left. Durable when it returns.
+    virtual Result<void> renewIdentity(bool first) = 0;
 
     // What a person should know: two nodes of one name, an identity running twice, seeds that never answered, members
     // of the old wire, who costs too much, clocks that are off.

@@ -1,6 +1,7 @@
 // What a node must remember over a restart, behind an interface: SQLite in the daemon, memory in tests.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <vector>
 
@@ -10,12 +11,17 @@
 
 namespace weft::kv {
 
+// Of an identity. An heir took the place of an earlier one of its host, whose promises are lost; so did a first, but by
+// the operator's word no other host is left that knew that one.
+enum class Origin : uint8_t { New, Heir, First };
+
 // Handed to the Node when it starts. `epoch` must be greater than at every earlier start of this identity and durable
 // before the Node is made: versions, incarnations and packet numbers all build on it.
 struct Persisted {
     uint32_t epoch = 1;
-    std::vector<Row> rows;              // the node's own rows; tombstones of Config::keptPrefixes among them
-    bool doubt = false;                 // as of saveDoubt()
+    std::vector<Row> rows;  // the node's own rows; tombstones of Config::keptPrefixes among them
+    bool doubt = false;     // as of saveDoubt()
+    Origin origin = Origin::New;
     std::vector<MemberRecord> members;  // last known; believed until probes fail. May be stale or empty
 };
 

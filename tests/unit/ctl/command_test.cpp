@@ -55,7 +55,7 @@ protected:
             response.set_content(R"({"done":"forgot it"})", "application/json");
         });
         server_.Post("/v1/renew", [this](const httplib::Request& request, httplib::Response& response) {
-            sent_ = request.path;
+            sent_ = request.path + request.body;
             response.set_content(R"({"done":"restart weftd"})", "application/json");
         });
         server_.Get("/v1/kv", [this](const httplib::Request& request, httplib::Response& response) {
@@ -151,8 +151,10 @@ TEST_F(Command, ChangesKeysAndForgetsNodes) {
     EXPECT_EQ(sent_, R"({"force":true,"node":"two"})");
     EXPECT_EQ(run({"--run-dir", dir_.c_str(), "node", "forget"}), kMistake);
     EXPECT_EQ(run({"--run-dir", dir_.c_str(), "node", "renew"}), kDone);
-    EXPECT_EQ(sent_, "/v1/renew");
+    EXPECT_EQ(sent_, "/v1/renew{}");
     EXPECT_EQ(out_.str(), "restart weftd\n");
+    EXPECT_EQ(run({"--run-dir", dir_.c_str(), "node", "renew", "--first"}), kDone);
+    EXPECT_EQ(sent_, R"(/v1/renew{"first":true})");
     EXPECT_EQ(run({"--run-dir", dir_.c_str(), "key"}), kMistake);
 }
 

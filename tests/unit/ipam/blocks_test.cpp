@@ -4,6 +4,7 @@
 // free.
 //
 // WEFT_SIM_SCHEDULES=N runs N schedules (spread over the shards), WEFT_SIM_SEED=N runs that one alone, with a log.
+// WEFT_SIM_LOSSES=0 leaves out what is lost of disks and identities, and ballots that leap.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -98,6 +99,10 @@ public:
         host.blocks = std::make_unique<BlockAllocator>(cluster_.node(number), *host.book, clock(), config);
         // As the driver does, from its records.
         for (const auto& [address, count] : host.containers) tell(number, address);
+        for (const kv::Row& row : cluster_.node(number).table().list(cluster_.id(number), "overlay/ep/")) {
+            const auto address = IpAddress::parse(row.value);
+            if (address && !host.containers.contains(*address)) untell(number, *address);
+        }
         if (!verbose_) return;
         cluster_.node(number).watch("ipam/", [this, number](kv::RowEvent event, const kv::Row& row) {
             if (row.owner != cluster_.id(number) || event != kv::RowEvent::Put) return;
@@ -131,16 +136,20 @@ public:
         const StoredIpam stored = must(host.store.load());
         for (const LeaseRecord& lease : stored.leases) known.insert(lease.key.address);
         std::erase_if(host.containers, [&](const auto& container) { return !known.contains(container.first); });
-        std::erase_if(host.pools, [&](const auto& pool) {
-            return std::ranges::none_of(stored.pools,
-                                        [&](const PoolRecord& record) { return record.id == pool.second; });
-        });
+        host.pools.clear();
+        for (const PoolRecord& pool : stored.pools) host.pools[pool.pool] = pool.id;
+        IpamChange ended;  // since the copy
+        for (const LeaseRecord& lease : stored.leases) {
+            if (!host.containers.contains(lease.key.address)) ended.eraseLeases.push_back(lease.key);
+        }
+        must(host.store.apply(ended));
     }
     // A new identity, with all that runs there. Down.
-    void renew(size_t number) {
+    void renew(size_t number, bool first = false) {
         cluster_.setIdentity(number, 1000 + ++renewed_);
         auto disk = cluster_.disk(number);
         disk.doubt = false;
+        disk.origin = first ? kv::Origin::First : kv::Origin::Heir;
         cluster_.putDiskBack(number, disk, false);
     }
 
@@ -229,9 +238,7 @@ public:
         Host& host = *hosts_[number];
         log("host " + std::to_string(number) + " releases " + address.str());
         host.containers.erase(address);
-        if (cluster_.up(number)) {
-            cluster_.node(number).erase("overlay/ep/" + address.str(), [](const Result<void>&) {});
-        }
+        if (cluster_.up(number)) untell(number, address);
         for (const auto& [prefix, id] : host.pools) {
             if (prefix.contains(address)) static_cast<void>(host.book->releaseAddress(id, address));
         }
@@ -312,6 +319,9 @@ private:
     }
     void tell(size_t number, const IpAddress& address) {
         cluster_.node(number).put("overlay/ep/" + address.str(), address.str(), [](const Result<void>&) {});
+    }
+    void untell(size_t number, const IpAddress& address) {
+        cluster_.node(number).erase("overlay/ep/" + address.str(), [](const Result<void>&) {});
     }
     IpPrefix prefixOf(size_t number, const IpAddress& address) {
         for (const auto& [prefix, id] : hosts_[number]->pools) {
@@ -457,11 +467,11 @@ private:
     }
 
     // A new identity under the same containers: after a theft, or as the operator's way out.
-    void renew(size_t number) {
+    void renew(size_t number, bool first = false) {
         const kv::NodeId old = lab_.cluster().id(number);
         if (lab_.host(number).blocks) lab_.crash(number);
         lab_.log("renew " + std::to_string(number));
-        lab_.renew(number);
+        lab_.renew(number, first);
         given_.push_back(old);
     }
 
@@ -543,15 +553,41 @@ private:
             }
             return hosts;
         };
-        // Who lost its memory has it back from the others, or is given up if these cannot tell, for another lost it,
-        // too.
+        lab_.runUntil([this] { return lab_.cluster().converged(); }, 30s);
         const auto remembers = [&] {
             return std::ranges::none_of(living(), [&](size_t i) { return lab_.host(i).blocks->fenced(); });
         };
-        if (!lab_.runUntil(remembers, 10s)) {
+        // Who lost its memory has it back from the others, or is renewed if these cannot tell, for another lost it,
+        // too.
+        const auto renewTheFenced = [&] {
             for (const size_t i : living()) {
                 if (!lab_.host(i).blocks->fenced()) continue;
                 lab_.log("fenced for good: " + why(i));
+                renew(i);
+                lab_.start(i);
+            }
+        };
+        if (!lab_.runUntil(remembers, 10s)) renewTheFenced();
+        // Where none of the ledger is left one begins anew.
+        const auto member = [this](size_t i) {
+            const Ledger& ledger = lab_.host(i).blocks->ledger();
+            return !ledger.committed().members.empty() && ledger.accepted().isMember(lab_.cluster().id(i));
+        };
+        lab_.create(living().front(), pools_.front());
+        lab_.runUntil([&] { return std::ranges::any_of(living(), member); }, 10s);
+        if (std::ranges::none_of(living(), member)) {
+            const size_t first = living().front();
+            renew(first, true);
+            lab_.host(first).join.emplace();
+            for (const size_t i : living()) lab_.host(first).join->push_back(kv::sim::hostAddress(i));
+            lab_.start(first);
+            lab_.cluster().node(first).setSeeds(*lab_.host(first).join);
+            lab_.create(first, pools_.front());
+            lab_.runUntil([&] { return member(first); }, 10s);
+            for (const size_t i : living()) {
+                if (kinOf(lab_.cluster().node(first).table(), lab_.cluster().id(first), lab_.cluster().id(i)) !=
+                    Kin::Other)
+                    continue;
                 renew(i);
                 lab_.start(i);
             }
@@ -560,7 +596,7 @@ private:
         // Whoever was given up is forgotten now, if the hosts that remain know it at all.
         size_t first = living().front();
         for (const size_t i : living()) {
-            if (lab_.host(i).blocks->ledger().isMember()) first = i;
+            if (member(i)) first = i;
         }
         // --join names a host that is still there, and a member.
         if (lab_.host(0).givenUp || lab_.host(1).givenUp) {
@@ -581,6 +617,7 @@ private:
                 static_cast<void>(lab_.host(first).blocks->forget(id.str(), force));
                 done = false;
             }
+            if (lab_.cluster().now() > patience + 4s) renewTheFenced();
             for (const kv::NodeId& id : given_) {
                 const LedgerView& view = lab_.host(first).blocks->ledger().committed();
                 if (view.forgotten.contains(id) || !lab_.host(first).blocks->findHost(id.str())) continue;
@@ -592,19 +629,23 @@ private:
         };
         // Nobody leads before somebody wants something.
         lab_.create(first, pools_.front());
-        // Where disks were lost or identities given up no majority of the ledger may be left, and then only new states
-        // help: nothing is asked but that no address is held twice.
         const bool done = lab_.runUntil(settled, 20s);
-        if (losses_ || !given_.empty()) return;
-        if (!done) return lab_.fail("hosts given up were not forgotten: " + why(first));
+        if (!done) return lab_.fail("hosts given up were not forgotten: " + why());
         static_cast<void>(lab_.runUntil([this] { return lab_.cluster().converged(); }, 10s));
         if (!lab_.problem.empty()) return;
         for (const size_t i : living()) {
-            if (!lab_.runUntil(settled, 20s)) return lab_.fail("hosts given up were not forgotten: " + why(first));
+            if (!lab_.runUntil(settled, 20s)) return lab_.fail("hosts given up were not forgotten: " + why());
             progress(i);
         }
     }
 
+    std::string why() {
+        std::string all;
+        for (size_t i = 0; i < lab_.size(); ++i) {
+            if (lab_.host(i).blocks) all += "host " + std::to_string(i) + ": " + why(i);
+        }
+        return all;
+    }
     std::string why(size_t number) { return lab_.host(number).blocks->describe(); }
 
     // While anything is free, a host gets it.
@@ -1234,6 +1275,37 @@ TEST_F(Blocks, AfterATheftRunningContainersKeepTheirAddresses) {
     EXPECT_EQ(held, 253U);
 }
 
+// Of two hosts one is renewed while the other is away: it would give out what the other has, if it began anew.
+TEST_F(Blocks, AnHeirBeginsNoLedger) {
+    start(2);
+    ASSERT_TRUE(request(1, pool));
+    lab.crash(1);
+    lab.crash(0);
+    lab.renew(0);
+    lab.cluster().config().seeds = {kv::sim::hostAddress(0)};
+    lab.start(0);
+    const auto refused = request(0, pool);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::Unavailable);
+    EXPECT_NE(refused.error().message.find("weftctl node renew --first"), std::string::npos) << refused.error().message;
+    // Nor does a new host with its help.
+    lab.add();
+    lab.start(2);
+    EXPECT_FALSE(request(2, pool));
+    // All of them renewed and here, one by the operator's word the first: the others' containers keep what they have.
+    lab.renew(1);
+    lab.start(1);
+    lab.run(1s);
+    lab.crash(0);
+    lab.renew(0, true);
+    lab.start(0);
+    lab.run(1s);
+    for (int i = 0; i < 20; ++i) static_cast<void>(request(0, pool));
+    const auto got = request(1, pool);
+    EXPECT_TRUE(got) << got.error().message;
+    EXPECT_EQ(lab.problem, "");
+}
+
 TEST_F(Blocks, ALogWithAHoleIsRefused) {
     start(2);
     ASSERT_TRUE(request(0, pool));
@@ -1525,17 +1597,27 @@ TEST_F(ClusterIpamTest, ForgetsADeadHostOnce) {
 // 11208: a leader had counted a forgotten host's blocks and crashed before it could say so; its heir waited for ever.
 // 3244, 5199, 541, 2607: a host that is given up, joining hosts and entries that wait for each other for ever.
 // 1322: an attempt to be the first met a cluster without a leader, which wanted nothing and so never elected one.
+// 4971: an address of its own blocks that another's container had was asked for in a circle.
 TEST(PastBlockSchedules, StayFixed) {
-    for (const uint64_t seed : {5, 307, 541, 1121, 1322, 2607, 3244, 5199, 6780, 8903, 11208, 11954}) {
+    for (const uint64_t seed : {5, 307, 541, 1121, 1322, 2607, 3244, 4971, 5199, 6780, 8903, 11208, 11954}) {
         EXPECT_EQ(Schedule(seed, false).run(), "");
+    }
+}
+
+// 556, 1084, 3055, 5144, 6151, 7963: a renewed host without the others in sight began a ledger of its own. 9566: a host
+// that lost its database was told by one that had no ledger, and began one with it. 2818: two claims, which a host
+// without memory could not decide, kept it from ever hearing all others out. 3295, 6540: a ballot that leapt, of a host
+// that led or saw no majority. 2099, 6914: nobody was left of a ledger, and who was to begin anew waited for the gone.
+TEST(PastBlockSchedules, WithLossesStayFixed) {
+    for (const uint64_t seed : {556, 1084, 2099, 2818, 2983, 3055, 3295, 5144, 6151, 6540, 6914, 7963, 9382, 9566}) {
+        EXPECT_EQ(Schedule(seed, true).run(), "");
     }
 }
 
 class BlockSchedules : public testing::TestWithParam<uint64_t> {};
 
 TEST_P(BlockSchedules, NoAddressTwiceAndProgress) {
-    // Off: with lost and put-back disks some seeds still fail, 6151 among them (docs/ipam.md, Limits).
-    const bool losses = fromEnvironment("WEFT_SIM_LOSSES", 0) != 0;
+    const bool losses = fromEnvironment("WEFT_SIM_LOSSES", 1) != 0;
     if (const uint64_t seed = fromEnvironment("WEFT_SIM_SEED", 0)) {
         if (GetParam() != 0) return;
         ASSERT_EQ(Schedule(seed, losses).run(), "");

@@ -555,7 +555,7 @@ TEST_F(ServiceTest, AClonedHostIsToldLoudly) {
     EXPECT_TRUE(warns(two, "another host uses this host's identity now"));
     EXPECT_EQ(living(one), 2U);
     // With an identity of its own the clone is a host like any other.
-    ASSERT_TRUE(clone.service->renewIdentity());
+    ASSERT_TRUE(clone.service->renewIdentity(false));
     clone.stop();
     two.stop();
     ASSERT_TRUE(clone.start());
@@ -563,6 +563,35 @@ TEST_F(ServiceTest, AClonedHostIsToldLoudly) {
     EXPECT_NE(two.service->id(), clone.service->id());
     EXPECT_TRUE(eventually([&] { return living(one) == 3; }));
     EXPECT_FALSE(doubts(clone));
+}
+
+TEST_F(ServiceTest, ARenewedHostKnowsThatItHadAnotherIdentity) {
+    Host& one = started("one", key_);
+    const auto origin = [&] {
+        std::promise<Origin> told;
+        one.service->post([&](Node& node) { told.set_value(node.origin()); });
+        return told.get_future().get();
+    };
+    const auto restart = [&] {
+        one.stop();
+        ASSERT_TRUE(one.start());
+    };
+    EXPECT_EQ(origin(), Origin::New);
+    ASSERT_TRUE(one.service->renewIdentity(false));
+    for (int i = 0; i < 2; ++i) {
+        restart();
+        EXPECT_EQ(origin(), Origin::Heir);
+    }
+    ASSERT_TRUE(one.service->renewIdentity(true));
+    for (int i = 0; i < 2; ++i) {
+        restart();
+        EXPECT_EQ(origin(), Origin::First);
+    }
+    // By hand, which says nothing of the others.
+    one.stop();
+    std::filesystem::remove(one.config.stateDir + "/node.key");
+    ASSERT_TRUE(one.start());
+    EXPECT_EQ(origin(), Origin::Heir);
 }
 
 TEST_F(ServiceTest, NodeKeyAndDatabaseKnowEachOther) {

@@ -155,7 +155,11 @@ void Cluster::start(size_t number, std::vector<MemberRecord> known) {
     Config config = config_;
     config.nodeName = "host" + std::to_string(number);
     config.advertise = host.address;
-    Persisted persisted{.epoch = ++host.disk.epoch, .rows = {}, .doubt = host.disk.doubt, .members = host.disk.members};
+    Persisted persisted{.epoch = ++host.disk.epoch,
+                        .rows = {},
+                        .doubt = host.disk.doubt,
+                        .origin = host.disk.origin,
+                        .members = host.disk.members};
     for (auto row = host.disk.rows.begin(); row != host.disk.rows.end();) {
         if (row->second.owner == id(number)) {
             persisted.rows.push_back(row->second);

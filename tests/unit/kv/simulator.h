@@ -81,6 +81,7 @@ public:
         std::map<std::string, Row> rows;
         std::vector<MemberRecord> members;
         bool doubt = false;
+        Origin origin = Origin::New;
     };
     [[nodiscard]] const Disk& disk(size_t host) const;
     // As the service does, that compares the database with node.key: `noticed` when only the database is put back.
