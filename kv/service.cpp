@@ -23,6 +23,7 @@
 #include <sstream>
 #include <thread>
 
+#include "base/deadline.h"
 #include "base/log.h"
 #include "base/printable.h"
 #include "kv/database_storage.h"
@@ -810,7 +811,7 @@ Result<void> SocketService::call(std::function<void(Node&)> work, std::chrono::m
         promise->set_value();
     });
     promise.reset();
-    if (done.wait_for(patience) != std::future_status::ready) {
+    if (done.wait_for(withinCall(patience)) != std::future_status::ready) {
         return makeError(ErrorCode::Timeout, "the gossip store does not answer");
     }
     try {

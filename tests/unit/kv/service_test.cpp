@@ -18,6 +18,7 @@
 #include <random>
 #include <thread>
 
+#include "base/deadline.h"
 #include "base/unique_fd.h"
 #include "kv/database_storage.h"
 #include "kv/keyring_row.h"
@@ -207,6 +208,19 @@ TEST_F(ServiceTest, ALargeTableComesOverInOneExchange) {
     Host& two = started("two", key_);
     EXPECT_TRUE(eventually([&] { return rows(two, "test/") == kRows; }));
     EXPECT_LE(counter(two, &Counters::syncsStarted), 3U);
+}
+
+TEST_F(ServiceTest, ACallWaitsNoLongerThanItHas) {
+    Host& one = started("one", key_);
+    std::promise<void> release;
+    one.service->post([&](Node&) { release.get_future().wait(); });
+    const auto begin = std::chrono::steady_clock::now();
+    {
+        const CallDeadline call(Deadline(50ms));
+        EXPECT_EQ(one.service->call([](Node&) {}).error().code, ErrorCode::Timeout);
+    }
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, 2s);
+    release.set_value();
 }
 
 TEST_F(ServiceTest, CallsFromManyThreadsEndWithTheService) {
