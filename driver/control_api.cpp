@@ -125,8 +125,8 @@ struct ControlApi::Routes {
         for (const OverlayStatus& network : sources.overlay()) {
             if (!network.conflict.empty()) all.push_back("overlay network " + network.name + ": " + network.conflict);
         }
-        if (sources.overlayWarnings) {
-            for (std::string& warning : sources.overlayWarnings()) all.push_back(std::move(warning));
+        if (sources.rowWarnings) {
+            for (std::string& warning : sources.rowWarnings()) all.push_back(std::move(warning));
         }
         for (std::string& warning : tunnelWarnings(sources.tunnels())) all.push_back(std::move(warning));
         if (sources.ledgerWarnings) {

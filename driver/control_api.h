@@ -55,7 +55,7 @@ struct ControlSources {
     kv::Service* gossip = nullptr;
     SharedNetworks* sharedNetworks = nullptr;  // null: a swarm makes them
     std::function<std::vector<OverlayStatus>()> overlay;
-    std::function<std::vector<std::string>()> overlayWarnings = {};
+    std::function<std::vector<std::string>()> rowWarnings = {};  // of rows that the other hosts do not hear
     std::function<TunnelReport()> tunnels;
     std::function<std::map<kv::NodeId, OverlayView::KnownHost>()> hosts = [] {
         return std::map<kv::NodeId, OverlayView::KnownHost>();

@@ -470,7 +470,7 @@ Result<void> Daemon::startServing() {
     sources.gossip = gossip_.get();
     sources.sharedNetworks = sharedNetworks_.get();
     sources.overlay = [this] { return overlay_->status(); };
-    sources.overlayWarnings = [this] { return rowWarnings(); };
+    sources.rowWarnings = [this] { return rowWarnings(); };
     sources.tunnels = [this] { return overlay_->tunnels(); };
     sources.hosts = [this] { return overlay_->hosts(); };
     sources.blocks = [this] { return sharedIpam_->describe(); };
