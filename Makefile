@@ -10,7 +10,8 @@ export CCACHE_NOHASHDIR := 1
 NOT_UNDER_ASAN := Scale|Lifeguard|Schedules|Thousand|KilledAnywhere|LargeTable|Cost|Flat|Microseconds|KnownSoon
 .DEFAULT_GOAL := build
 
-.PHONY: deps build test test-unit test-netns test-e2e test-asan check analyze bench fuzz demo install uninstall deb plugin clean
+.PHONY: deps build test test-unit test-netns test-e2e e2e-run-nft e2e-run-legacy e2e-run-trixie e2e-overlay-nft \
+    e2e-overlay-legacy e2e-attack test-asan check analyze bench fuzz demo install uninstall deb plugin clean
 
 deps:
 	packaging/deps.sh
@@ -27,16 +28,29 @@ test-unit: build
 test-netns: build
 	ctest --test-dir $(BUILD) -L netns -j $(JOBS) --output-on-failure --repeat until-pass:2
 
+# Two legs at a time: they mostly wait, and their labs do not meet. The last two measure how long something is silent.
 test-e2e: plugin
-	python3 tests/e2e/run.py --retries 1
-	packaging/engine.sh trixie $(BUILD)/engine-trixie
-	WEFT_ENGINE_DIRECTORY=$(BUILD)/engine-trixie python3 tests/e2e/run.py --retries 1 --iptables nft
-	python3 tests/e2e/overlay.py --retries 2 --reach-limit 2000 --underlay bridged --iptables nft
-	python3 tests/e2e/overlay.py --retries 2 --reach-limit 2000 --underlay routed --iptables legacy
-	python3 tests/e2e/attack.py --firewall nft --family 4
-	python3 tests/e2e/attack.py --firewall iptc --family 6
+	$(MAKE) --no-print-directory -j 2 --output-sync=target e2e-overlay-nft e2e-run-nft e2e-overlay-legacy \
+	    e2e-run-legacy e2e-run-trixie e2e-attack
 	python3 tests/e2e/swarm.py --retries 1
 	python3 tests/e2e/chaos.py --rounds 2 --containers 10
+
+e2e-run-nft e2e-run-legacy: e2e-run-%:
+	python3 tests/e2e/run.py --retries 1 --iptables $*
+
+e2e-run-trixie:
+	packaging/engine.sh trixie $(BUILD)/engine-trixie
+	WEFT_ENGINE_DIRECTORY=$(BUILD)/engine-trixie python3 tests/e2e/run.py --retries 1 --iptables nft
+
+e2e-overlay-nft:
+	python3 tests/e2e/overlay.py --retries 2 --reach-limit 2000 --underlay bridged --iptables nft
+
+e2e-overlay-legacy:
+	python3 tests/e2e/overlay.py --retries 2 --reach-limit 2000 --underlay routed --iptables legacy
+
+e2e-attack:
+	python3 tests/e2e/attack.py --firewall nft --family 4
+	python3 tests/e2e/attack.py --firewall iptc --family 6
 
 # LAYERS=unit builds and runs what needs no privileges alone: CI does so for time.
 LAYERS := unit netns
