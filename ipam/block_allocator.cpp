@@ -231,7 +231,7 @@ BlockAllocator::BlockAllocator(kv::Node& node, LocalIpam& book, const Clock& clo
       clock_(clock),
       config_(std::move(config)),
       serial_(config_.ledger.random()),
-      recovery_(node, config_.alone, config_.recoverQuiet,
+      recovery_(node, config_.ledger.alone, config_.recoverQuiet,
                 {.settled = [this] { return saving_.empty() && !ledger_.writing(); },
                  .others = [this](std::string& why) { return witnesses(why); },
                  .voided = [this](const NodeId& id) { drop(id); },
@@ -244,7 +244,7 @@ BlockAllocator::BlockAllocator(kv::Node& node, LocalIpam& book, const Clock& clo
                .fenced = [this] { return silent(); },
                .recovering = [this](const NodeId& id) { return recovery_.recovering(id); },
                .voidBelow = [this](const NodeId& id) { return recovery_.voidBelow(id); }}) {
-    hesitating_ = !config_.alone && config_.firstContact.count() > 0;
+    hesitating_ = !config_.ledger.alone && config_.firstContact.count() > 0;
     hesitatesUntil_ = node_.now() + config_.firstContact;
     busy_ = true;
     watch_ = node_.watch("ipam/", [this](kv::RowEvent event, const kv::Row& row) {

@@ -39,7 +39,6 @@ struct BlockConfig {
     std::chrono::milliseconds handBackAfter{60'000};
     std::function<void()> onBusy;  // busy() became true
     std::function<void(std::shared_ptr<const LedgerFacts>)> onFacts;
-    bool alone = false;  // there are no other hosts
     Evidence evidence;
     // A host that starts says and gives nothing before it has talked to another one, at most this long: that one may
     // know that this host's memory is not what it was.

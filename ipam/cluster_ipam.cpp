@@ -128,7 +128,7 @@ Result<std::unique_ptr<ClusterIpam>> ClusterIpam::create(kv::Runner& runner, Lea
         const std::lock_guard lock(board->mutex);
         board->facts = std::move(facts);
     };
-    blockConfig.alone = state->config.alone;
+    blockConfig.ledger.alone = state->config.alone;
     blockConfig.evidence = state->config.evidence;
     const auto damage = std::make_shared<std::string>();
     WEFT_TRY(runner.call(

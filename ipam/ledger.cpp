@@ -362,7 +362,7 @@ Ledger::State Ledger::merged(std::string& why) const {
     }
     best.committed = std::min(best.committed, static_cast<uint32_t>(best.log.size()));
     // They may know less than this host did.
-    if (best.log.empty())
+    if (best.log.empty() && why.empty())
         why = "none of the hosts in sight is of a ledger; if this one had none: weftctl node renew --first";
     return best;
 }
@@ -475,8 +475,8 @@ bool Ledger::alive(const NodeId& id) const {
     return member && !member->gone();
 }
 
-// What more than half of the members have promised at least, as far as they are in sight; before there are members, of
-// all hosts.
+// What more than half of the members have promised at least; where fewer are in sight, all of these; before there are
+// members, of all hosts.
 uint64_t Ledger::majorityEpoch() const {
     const bool all = accepted_.members.empty();
     std::vector<uint64_t> epochs;

@@ -127,6 +127,7 @@ struct LedgerConfig {
     // Without a living leader, something to do, and a majority in sight: claim after this long, one to two times.
     std::chrono::milliseconds claimDelay{1000};
     std::function<uint64_t()> random;
+    bool alone = false;  // there are no other hosts
 };
 
 class Ledger {
@@ -234,7 +235,7 @@ private:
     bool claim();
     bool wanted() const;
     [[nodiscard]] bool leaps() const;
-    [[nodiscard]] bool joinsOnly() const { return node_.origin() == kv::Origin::Heir; }
+    [[nodiscard]] bool joinsOnly() const { return node_.origin() == kv::Origin::Heir && !config_.alone; }
     [[nodiscard]] bool beginsAlone() const { return node_.origin() == kv::Origin::First; }
     // The head is of a ledger that is being begun, in which this host has no part.
     [[nodiscard]] bool isAside(const Head& head) const {

@@ -96,6 +96,7 @@ public:
         config.ledger.self = kv::sim::hostAddress(number);
         config.ledger.seeds = [this, &host] { return host.join ? host.join : std::optional(cluster_.config().seeds); };
         config.ledger.random = [this] { return random_.next(); };
+        config.ledger.alone = alone;
         host.blocks = std::make_unique<BlockAllocator>(cluster_.node(number), *host.book, clock(), config);
         // As the driver does, from its records.
         for (const auto& [address, count] : host.containers) tell(number, address);
@@ -273,6 +274,7 @@ public:
     [[nodiscard]] size_t size() const { return hosts_.size(); }
     std::string problem;
     size_t made = 0;
+    bool alone = false;  // as without a cluster key
 
 private:
     const Clock& clock() { return cluster_.clock(); }
@@ -1303,6 +1305,17 @@ TEST_F(Blocks, AnHeirBeginsNoLedger) {
     for (int i = 0; i < 20; ++i) static_cast<void>(request(0, pool));
     const auto got = request(1, pool);
     EXPECT_TRUE(got) << got.error().message;
+    EXPECT_EQ(lab.problem, "");
+}
+
+TEST_F(Blocks, AnHeirWithoutAClusterBeginsAnew) {
+    lab.alone = true;
+    start(1);
+    ASSERT_TRUE(request(0, pool));
+    lab.crash(0);
+    lab.renew(0);
+    lab.start(0);
+    EXPECT_TRUE(request(0, pool));
     EXPECT_EQ(lab.problem, "");
 }
 
