@@ -109,7 +109,7 @@ std::string shown(const std::string& value) {
     const bool isText = std::all_of(value.begin(), value.end(), [](unsigned char c) { return std::isprint(c) != 0; });
     if (isText) return value;
     std::string hex = "0x";
-    for (const unsigned char byte : value) hex += fmt::format("{:02x}", byte);
+    for (const char byte : value) hex += fmt::format("{:02x}", static_cast<unsigned char>(byte));
     return hex;
 }
 

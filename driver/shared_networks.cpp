@@ -204,7 +204,7 @@ Result<std::chrono::milliseconds> SharedNetworks::settle(const std::string& name
     bool inDoubt = false;  // the driver has what the engine does not list
     if (own != nullptr && own->state != HostState::ByHand) {
         WEFT_TRY(config_.removeForgotten(name, [&](const NetworkId& id) {
-            const auto knows = engineKnows(id, engine);
+            auto knows = engineKnows(id, engine);
             inDoubt = knows && *knows && !engine.ids.contains(id);
             return knows;
         }));

@@ -10,6 +10,7 @@ host may hold anything it did not hold before.
 
 import argparse
 import contextlib
+import glob
 import ipaddress
 import json
 import os
@@ -411,6 +412,55 @@ def forgotten(c):
     net.create(host)
     again = c.container(net, host, "again")
     soon_reaches(again, "tcp", address, 80, Container(near.host, "heir"), 3)
+
+
+@feature("a host whose state or database was put back gives nothing out until every other has told it, and no address twice")
+def put_back(c):
+    net = c.overlay()
+    first, second, third = c.one_each(net)
+    host = third.host
+    state = os.path.join(host.directory, "weft")
+    host.stop_plugin()
+    shutil.copytree(state, state + "-copy")
+    host.start_plugin()
+    wait_for(c.all_alive, "all members alive", 20)
+    # Since the copy: an address of the host's own block is another host's.
+    given = str(ipaddress.ip_address(third.ip) + 1)
+    first.host.docker("run", "-d", "--network", net.name, "--ip", given, "--name", "given", "--hostname", "given", IMAGE)
+    holders = {first.ip, second.ip, given}
+
+    def whole():
+        shutil.rmtree(state)
+        shutil.copytree(state + "-copy", state)
+
+    def database():
+        for file in glob.glob(f"{state}/weft.db*"):
+            os.remove(file)
+        for file in glob.glob(f"{state}-copy/weft.db*"):
+            shutil.copy(file, state)
+
+    for number, change in enumerate((whole, database)):
+        second.host.kill_plugin()
+        host.power_off()
+        change()
+        host.power_on()
+        host.start_plugin()
+        host.start_engine()
+        wait_for(lambda: any("memory" in line for line in c.ctl(host, "status")["warnings"]), "the host says it", 20)
+        why = refused(host.docker, "run", "-d", "--network", net.name, IMAGE)
+        check(second.host.name in why, f"the refusal does not name who is missing: {why}")
+        host.docker("rm", "-f", *host.docker("ps", "-aq").split())
+        second.host.start_plugin()
+        wait_for(c.all_alive, "all members alive", 20)
+        wait_for(lambda: not any("memory" in line for line in c.ctl(host, "status")["warnings"]), "it knows again", 20)
+        again = c.container(net, host, f"again{number}")
+        check(again.ip not in holders, f"{again.ip} is held twice")
+        holders.add(again.ip)
+        check("in use" in refused(host.docker, "run", "-d", "--network", net.name, "--ip", given, IMAGE), "given twice")
+        soon_reaches(again, "tcp", first.ip, 80, first, 3)
+        soon_reaches(again, "tcp", given, 80, Container(first.host, "given"), 3)
+        holders.remove(again.ip)
+    shutil.rmtree(state + "-copy")
 
 
 @feature("frames that a stranger sends to the tunnel's port do not get in")
