@@ -16,6 +16,7 @@
 #include <cstring>
 #include <deque>
 #include <map>
+#include <span>
 #include <thread>
 #include <utility>
 
@@ -348,9 +349,9 @@ void DnsServer::Impl::run() {
         const auto wait = std::chrono::ceil<std::chrono::milliseconds>(next - SteadyClock::now()).count();
         const int timeout = static_cast<int>(std::max<int64_t>(wait, 0));
         const int ready = ::epoll_wait(epoll.get(), events.data(), events.size(), timeout);
-        for (int i = 0; i < ready; ++i) {
-            if (events[i].data.fd == wake.get()) return;
-            serve(events[i].data.fd, events[i].events);
+        for (const epoll_event& event : std::span(events).first(static_cast<size_t>(std::max(ready, 0)))) {
+            if (event.data.fd == wake.get()) return;
+            serve(event.data.fd, event.events);
         }
         expire(SteadyClock::now());
     }
