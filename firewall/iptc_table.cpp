@@ -34,7 +34,6 @@ struct V4 {
     static const char* strerror(int reason) { return iptc_ops.strerror(reason); }
     static constexpr auto isBuiltin = iptc_builtin;
     static constexpr auto policy = iptc_get_policy;
-    static constexpr auto isChain = iptc_is_chain;
     static constexpr auto firstChain = iptc_first_chain;
     static constexpr auto nextChain = iptc_next_chain;
     static constexpr auto createChain = iptc_create_chain;
@@ -60,7 +59,6 @@ struct V6 {
     static const char* strerror(int reason) { return ip6tc_ops.strerror(reason); }
     static constexpr auto isBuiltin = ip6tc_builtin;
     static constexpr auto policy = ip6tc_get_policy;
-    static constexpr auto isChain = ip6tc_is_chain;
     static constexpr auto firstChain = ip6tc_first_chain;
     static constexpr auto nextChain = ip6tc_next_chain;
     static constexpr auto createChain = ip6tc_create_chain;
