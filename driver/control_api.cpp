@@ -104,6 +104,10 @@ Result<Json> bodyField(const HttpRequest& request, const char* key) {
     return found == json.end() ? Json() : *found;
 }
 
+bool isTrue(const Json& field) {
+    return field.is_boolean() && field.get<bool>();
+}
+
 // Text as it is, bytes in hex.
 std::string shown(const std::string& value) {
     const bool isText = std::all_of(value.begin(), value.end(), [](unsigned char c) { return std::isprint(c) != 0; });
@@ -410,8 +414,7 @@ struct ControlApi::Routes {
         const auto force = bodyField(request, "force");
         if (!name || !force) return failure((name ? force : name).error());
         if (!name->is_string()) return failure(400, "name: expected a string");
-        const auto done =
-            api.sources_.sharedNetworks->remove(name->get<std::string>(), force->is_boolean() && force->get<bool>());
+        const auto done = api.sources_.sharedNetworks->remove(name->get<std::string>(), isTrue(*force));
         return done ? answer({{"name", *name}}) : failure(done.error());
     }
 
@@ -479,15 +482,15 @@ struct ControlApi::Routes {
         const auto force = bodyField(request, "force");
         if (!node || !force) return failure(400, (node ? force : node).error().message);
         if (!node->is_string()) return failure(400, "node: expected a string");
-        const auto done = api.sources_.forget(node->get<std::string>(), force->is_boolean() && force->get<bool>());
+        const auto done = api.sources_.forget(node->get<std::string>(), isTrue(*force));
         if (!done) return failure(500, done.error().message);
         return answer({{"done", *done}});
     }
 
     static HttpResponse renew(ControlApi& api, const HttpRequest& request) {
-        const auto first = bodyField(request, "first");
+        const auto first = request.body.empty() ? Result<Json>(Json()) : bodyField(request, "first");
         if (!first) return failure(400, first.error().message);
-        const auto done = api.sources_.gossip->renewIdentity(first->is_boolean() && first->get<bool>());
+        const auto done = api.sources_.gossip->renewIdentity(isTrue(*first));
         if (!done) return failure(500, done.error().message);
         return answer(
             {{"done",
@@ -545,7 +548,7 @@ struct ControlApi::Routes {
             const auto field = bodyField(request, "dryRun");
             if (!field) return failure(400, field.error().message);
             if (!field->is_null() && !field->is_boolean()) return failure(400, "dryRun: expected true or false");
-            dryRun = field->is_boolean() && field->get<bool>();
+            dryRun = isTrue(*field);
         }
         const auto repairs = api.sources_.reconcile(dryRun);
         if (!repairs) return failure(500, repairs.error().message);

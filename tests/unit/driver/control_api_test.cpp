@@ -360,6 +360,9 @@ TEST_F(ControlApiTest, ChangesKeysAndForgetsNodes) {
     EXPECT_EQ(post("/v1/forget", R"({"node":"gone"})")["error"], "no majority");
     EXPECT_EQ(post("/v1/forget", R"({"node":"gone","force":true})")["done"], "forgot gone");
     EXPECT_EQ(api_->handle({"POST", "/v1/forget", "", R"({"node":7})"}).status, 400);
+    EXPECT_THAT(post("/v1/renew", "")["done"], HasSubstr("a new identity"));
+    EXPECT_THAT(post("/v1/renew", R"({"first":true})")["done"], HasSubstr("a new identity"));
+    EXPECT_EQ(api_->handle({"POST", "/v1/renew", "", "[]"}).status, 400);
 }
 
 TEST_F(ControlApiTest, UnknownPathsAre404) {
