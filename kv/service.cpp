@@ -40,10 +40,10 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr const char* kGivenKeySetting = "given-key";  // ServiceConfig::key as of the last start
+constexpr const char* kFirstSetting = "first";         // the next identity, if it is to be Origin::First
 constexpr const char* kKeyringSetting = "keyring";     // "generation ring" as of the last change by this service
 constexpr auto kResolveEvery = 30s;
 constexpr auto kPatience = 5s;
-constexpr const char* kFirstSetting = "first";            // the next identity, if it is to be Origin::First
 constexpr const char* kKeyringIntent = "keyring-intent";  // the same, of a change that is being written to the file
 constexpr auto kPublishEvery = 1s;
 constexpr auto kClockSlack = 300s;    // told when a clock is off by more
@@ -649,8 +649,11 @@ Result<void> SocketService::writeKeyFile(uint32_t epoch) {
 
 // The doubt is durable before the two files are made to fit each other again.
 Result<Persisted> SocketService::takeUpMemory(const std::vector<std::string>& keptPrefixes) {
-    WEFT_ASSIGN(const std::string first, DatabaseStorage::readSetting(database_, kFirstSetting));
-    const auto origin = renewed_ ? std::optional(first == id_.str() ? Origin::First : Origin::Heir) : std::nullopt;
+    std::optional<Origin> origin;  // as it was
+    if (renewed_) {
+        WEFT_ASSIGN(const std::string first, DatabaseStorage::readSetting(database_, kFirstSetting));
+        origin = first == id_.str() ? Origin::First : Origin::Heir;
+    }
     WEFT_ASSIGN(Persisted persisted, DatabaseStorage::beginEpoch(database_, {key_.database, id_.str(), key_.epoch},
                                                                  !mismatch_.empty(), origin));
     WEFT_TRY(writeKeyFile(persisted.epoch));
