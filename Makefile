@@ -28,7 +28,7 @@ test-unit: build
 test-netns: build
 	ctest --test-dir $(BUILD) -L netns -j $(JOBS) --output-on-failure --repeat until-pass:2
 
-# Two legs at a time: they mostly wait, and their labs do not meet. The last two measure how long something is silent.
+# Two legs at a time: they mostly wait, and their labs do not meet. Chaos measures silence, a swarm its own time-outs.
 test-e2e: plugin
 	$(MAKE) --no-print-directory -j 2 --output-sync=target e2e-overlay-nft e2e-run-nft e2e-overlay-legacy \
 	    e2e-run-legacy e2e-run-trixie e2e-attack

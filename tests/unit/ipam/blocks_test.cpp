@@ -209,7 +209,7 @@ public:
         auto& poolId = host.pools[prefix];
         if (poolId.empty()) {
             auto reply = host.book->requestPool({.addressSpace = "o", .pool = prefix, .subPool = {}, .options = {}});
-            if (!reply) return answer(reply.error());  // the store that was put back has it under another name
+            ASSERT_TRUE(reply) << reply.error().message;
             poolId = reply->poolId;
         }
         if (host.known.contains(prefix)) return attempt(number, prefix, poolId, exact, answer, cluster_.now() + 2s);
